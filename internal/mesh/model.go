@@ -1,0 +1,9 @@
+package mesh
+
+// Model is the whole mesh as the control plane knows it: the output of
+// translate and the input of snapshot. It is immutable once built.
+type Model struct {
+	Workloads map[string]*Workload // by UID
+	Services  map[ServiceKey]*Service
+	Policies  map[PolicyKey]*Policy
+}

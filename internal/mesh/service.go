@@ -1,0 +1,96 @@
+package mesh
+
+import (
+	"net/netip"
+
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+)
+
+// NetworkPrefix is a virtual address (a full-length prefix) or a CIDR of them,
+// within a network.
+type NetworkPrefix struct {
+	Network string
+	Prefix  netip.Prefix
+}
+
+// Scope is one step of a locality preference, numbered as on the wire.
+type Scope uint8
+
+// The scopes.
+const (
+	ScopeUnspecified Scope = iota
+	ScopeRegion
+	ScopeZone
+	ScopeSubzone
+	ScopeNode
+	ScopeCluster
+	ScopeNetwork
+)
+
+// BalancingMode says how the locality preference binds, numbered as on the wire.
+type BalancingMode uint8
+
+// The modes: any endpoint; only full matches; the best-matching group; no
+// balancing, straight to the dialled address.
+const (
+	BalanceAny BalancingMode = iota
+	BalanceStrict
+	BalanceFailover
+	BalancePassthrough
+)
+
+// LoadBalancing is a service's choice of endpoints.
+type LoadBalancing struct {
+	Preference []Scope
+	Mode       BalancingMode
+	// AllowUnhealthy is publishNotReadyAddresses.
+	AllowUnhealthy bool
+}
+
+// Families is the set of address families of a service, numbered as on the wire.
+type Families uint8
+
+// The address families.
+const (
+	FamiliesAutomatic Families = iota
+	FamiliesIPv4
+	FamiliesIPv6
+	FamiliesDual
+)
+
+// WeightedWaypoint is one of several waypoints that share a service.
+type WeightedWaypoint struct {
+	Destination GatewayAddress
+	Weight      uint32
+}
+
+// Service is a hostname with virtual addresses.
+type Service struct {
+	Name, Namespace, Hostname string
+	// Addresses are the VIPs; none means headless.
+	Addresses []NetworkPrefix
+	Ports     []Port
+	// SubjectAltNames are further identities its endpoints may have.
+	SubjectAltNames    []spiffe.ID
+	Waypoint           GatewayAddress
+	WeightedWaypoints  []WeightedWaypoint
+	LoadBalancing      LoadBalancing
+	Families           Families
+	Canonical          bool
+	IngressUseWaypoint bool
+	// NamespaceOnly hides it from clients of other namespaces.
+	NamespaceOnly bool
+}
+
+// Key is its resource name.
+func (s *Service) Key() ServiceKey { return ServiceKey{s.Namespace, s.Hostname} }
+
+// Port finds a declared service port.
+func (s *Service) Port(p uint16) (Port, bool) {
+	for _, sp := range s.Ports {
+		if sp.Service == p {
+			return sp, true
+		}
+	}
+	return Port{}, false
+}
