@@ -30,11 +30,14 @@ func OpenNetNS(path string) (*NetNS, error) {
 	return NetNSFromFile(f)
 }
 
-// CurrentNetNS opens the namespace this process started in.
+// CurrentNetNS opens the namespace of the caller, the process's own unless
+// inside Do.
 func CurrentNetNS() (*NetNS, error) {
-	// Not /proc/self: a thread that is inside a pod just now must not matter.
-	return OpenNetNS(fmt.Sprintf("/proc/%d/ns/net", os.Getpid()))
+	// Not /proc/self: that is the first thread, which may be elsewhere.
+	return OpenNetNS(threadNetNS)
 }
+
+const threadNetNS = "/proc/thread-self/ns/net"
 
 // NetNSFromFile takes over an open namespace file, closing it if it is none.
 func NetNSFromFile(f *os.File) (*NetNS, error) {
@@ -93,7 +96,7 @@ func (n *NetNS) Do(f func() error) error {
 
 func (n *NetNS) doLocked(f func() error) error {
 	runtime.LockOSThread()
-	home, err := unix.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	home, err := unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("opening own network namespace: %w", err)

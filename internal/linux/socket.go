@@ -122,4 +122,3 @@ func AddrPort(a net.Addr) netip.AddrPort {
 	}
 	return canonical(t.AddrPort())
 }
-
