@@ -1,0 +1,67 @@
+package objects
+
+import (
+	"fmt"
+
+	"sigs.k8s.io/yaml"
+)
+
+// MeshConfig is the mesh-wide settings: the subset of Istio's MeshConfig that
+// the rules read, and where this control plane stands.
+type MeshConfig struct {
+	// TrustDomain of every identity; empty means cluster.local.
+	TrustDomain string
+	// TrustDomainAliases are other trust domains that policies may name and
+	// mean this one by.
+	TrustDomainAliases []string
+	// RootNamespace holds the mesh-wide policies; empty means istio-system.
+	RootNamespace string
+	// ClusterID begins every workload's name; empty means Kubernetes.
+	ClusterID string
+	// ClusterDomain ends every service's hostname; empty means cluster.local.
+	ClusterDomain string
+	// Network of this cluster; empty is a network like any other.
+	Network string
+}
+
+// WithDefaults fills what is empty.
+func (m MeshConfig) WithDefaults() MeshConfig {
+	for _, d := range []struct {
+		field *string
+		value string
+	}{
+		{&m.TrustDomain, "cluster.local"},
+		{&m.RootNamespace, "istio-system"},
+		{&m.ClusterID, "Kubernetes"},
+		{&m.ClusterDomain, "cluster.local"},
+	} {
+		if *d.field == "" {
+			*d.field = d.value
+		}
+	}
+	return m
+}
+
+// ParseMesh reads the text under key "mesh" of ConfigMap "istio" over the
+// settings in base. Settings that this mesh does not have are passed over, as
+// the text is shared with Istio's other parts.
+func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
+	var read struct {
+		TrustDomain        *string  `json:"trustDomain"`
+		TrustDomainAliases []string `json:"trustDomainAliases"`
+		RootNamespace      *string  `json:"rootNamespace"`
+	}
+	if err := yaml.Unmarshal([]byte(text), &read); err != nil {
+		return base, fmt.Errorf("parsing mesh settings: %w", err)
+	}
+	if read.TrustDomain != nil {
+		base.TrustDomain = *read.TrustDomain
+	}
+	if read.TrustDomainAliases != nil {
+		base.TrustDomainAliases = read.TrustDomainAliases
+	}
+	if read.RootNamespace != nil {
+		base.RootNamespace = *read.RootNamespace
+	}
+	return base, nil
+}
