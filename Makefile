@@ -1,0 +1,108 @@
+# The commands of the house. `make` alone lists them.
+#
+# Everything that is written goes to build/ (ignored by git); clusters keep
+# their state where `go run ./e2e/cluster/cmd/cluster list` says.
+
+GO         ?= go
+BUILD      := build
+BIN        := $(BUILD)/bin
+IMAGE_REPO ?=
+IMAGE_TAG  ?= dev
+PKGS       ?= ./...
+VERSION    ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS    := -s -w -X main.version=$(VERSION)
+GOFILES     = $(shell git ls-files -co --exclude-standard '*.go')
+
+# The definitions that the ambit command embeds; the istio.io/api module of
+# go.mod is their only source.
+CRDS := manifests/crd/files/security.gen.yaml
+
+.DEFAULT_GOAL := help
+.PHONY: help demo down check fmt vet unit test e2e soak sabotage bench fuzz conformance images manifests gen tools clean FORCE
+
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- the main job ---------------------------------------------------------
+
+demo: tools ## the mesh at work: a two-node cluster, a shop, encryption and policy shown and checked
+	@$(GO) run ./e2e/cmd/demo
+
+down: ## remove every trace of every cluster we made (caches stay until clean)
+	@$(GO) run ./e2e/cmd/demo -down
+
+# --- proof ----------------------------------------------------------------
+
+check: fmt vet unit ## format, vet, unit tests with the race detector, golden scenarios
+
+fmt:
+	@echo "== gofmt"
+	@bad=$$(gofmt -l $(GOFILES)); if [ -n "$$bad" ]; then echo "not formatted (run gofmt -w on them):"; echo "$$bad"; exit 1; fi
+
+vet: $(CRDS)
+	@echo "== go vet"
+	@$(GO) vet $(PKGS)
+	@$(GO) vet -tags e2e ./e2e/suite/...
+
+unit:
+	@command -v gcc >/dev/null || { echo "the race detector needs gcc: apt-get install gcc libc6-dev"; exit 1; }
+	@[ $$(id -u) = 0 ] || echo "== not root: the tests that make network namespaces skip themselves"
+	@echo "== go test -race"
+	@$(GO) test -race -timeout 15m $(PKGS)
+
+test: check e2e ## check, then the end-to-end tests on a cluster of their own; what CI runs
+
+e2e: tools
+	@echo "== end to end"
+	@$(GO) test -tags e2e -count=1 -timeout 60m -v ./e2e/suite
+
+sabotage: tools ## break the product on purpose; every break must turn a named test red
+	@$(GO) run ./e2e/cmd/sabotage
+
+bench: ## the table of ratios, and build/bench/results.json
+	@mkdir -p $(BUILD)/bench
+	@$(GO) run ./bench/cmd/bench
+
+fuzz: ## every fuzz target for FUZZTIME (default 30s each)
+	@FUZZTIME=$${FUZZTIME:-30s}; found=0; \
+	for dir in $$(git grep -lE '^func Fuzz[A-Z]' -- '*_test.go' | xargs -r -n1 dirname | sort -u); do \
+	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -c6-); do \
+	    found=1; echo "== $$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $$FUZZTIME ./$$dir || exit 1; \
+	  done; \
+	done; [ $$found = 1 ] || echo "there are no fuzz targets yet: nothing to do"
+
+soak: ## the long matrix (comes with the issue on outages and rotations)
+	@if [ -d e2e/soak ]; then $(GO) run ./e2e/cmd/soak; else echo "soak: there are no long tests yet (e2e/soak does not exist); nothing to do"; fi
+
+conformance: ## Gateway API conformance (comes with the waypoint)
+	@if [ -d e2e/conformance ]; then cd e2e/conformance && $(GO) run .; else echo "conformance: there is no waypoint yet (e2e/conformance does not exist); nothing to do"; fi
+
+# --- artefacts ------------------------------------------------------------
+
+images: ## image archives in build/images; IMAGE_REPO=registry/path pushes them
+	@$(GO) run ./e2e/images/cmd/images $(if $(IMAGE_REPO),-push $(IMAGE_REPO) -tag $(IMAGE_TAG))
+
+manifests: ## render build/manifests for: kubectl apply --server-side -k build/manifests
+	@$(GO) run ./manifests/cmd/manifests -out $(BUILD)/manifests $(if $(IMAGE_REPO),-image-repo $(IMAGE_REPO)) -image-tag $(IMAGE_TAG)
+
+$(CRDS): go.mod manifests/crd/crd.go
+	@$(GO) run ./manifests/cmd/manifests -embed $@
+
+tools: $(BIN)/ambit ## build/bin/ambit, the command-line tool
+
+$(BIN)/ambit: FORCE $(CRDS)
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $@ ./ambit/cmd/ambit
+
+gen: ## the Go code of our .proto files (needs protobuf-compiler and libprotobuf-dev)
+	@command -v protoc >/dev/null || { echo "protoc is missing: apt-get install protobuf-compiler libprotobuf-dev"; exit 1; }
+	@mkdir -p $(BIN)
+	@$(GO) build -o $(BIN)/protoc-gen-go google.golang.org/protobuf/cmd/protoc-gen-go
+	@protoc -I internal/wire --plugin=$(BIN)/protoc-gen-go --go_out=. \
+	  --go_opt=module=github.com/ambit-mesh/ambit $$(cd internal/wire && ls */*.proto | sed 's,^,internal/wire/,')
+	@gofmt -l internal/wire | xargs -r gofmt -w
+
+clean: down ## down, and delete build/ with every cache in it
+	@rm -rf $(BUILD) $(CRDS)
+
+FORCE:
