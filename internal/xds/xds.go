@@ -17,7 +17,11 @@ type Resource struct {
 	Name string
 	// Version is a content hash; equal versions mean equal bodies.
 	Version string
+	// Aliases are further keys by which a client may ask for it.
 	Aliases []string
+	// Follows are names of resources of the same type (and NodeKeys) whose
+	// on-demand subscribers need this one too. It is not on the wire.
+	Follows []string
 	// Body is the marshalled message, without its Any.
 	Body []byte
 }

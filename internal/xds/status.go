@@ -1,0 +1,58 @@
+package xds
+
+import (
+	"slices"
+	"strings"
+	"time"
+)
+
+// ClientStatus is one connected client for admin pages.
+type ClientStatus struct {
+	Peer
+	Connected time.Time
+	Types     []TypeStatus
+}
+
+// TypeStatus is how far a client is with one type.
+type TypeStatus struct {
+	Type     string
+	Wildcard bool
+	// Sent and Acked are generations; they differ while an answer is due or
+	// after a rejection.
+	Sent, Acked uint64
+	Nacks       int
+	LastNack    string
+	LastPush    time.Time
+}
+
+// Status lists the connected clients, sorted by id.
+func (s *Server) Status() []ClientStatus {
+	s.mu.Lock()
+	sessions := make([]*session, 0, len(s.sessions))
+	for c := range s.sessions {
+		sessions = append(sessions, c)
+	}
+	s.mu.Unlock()
+	out := make([]ClientStatus, 0, len(sessions))
+	for _, c := range sessions {
+		out = append(out, c.status())
+	}
+	slices.SortFunc(out, func(a, b ClientStatus) int {
+		return strings.Compare(a.ID+a.Addr, b.ID+b.Addr)
+	})
+	return out
+}
+
+func (c *session) status() ClientStatus {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	st := ClientStatus{Peer: c.peer, Connected: c.started}
+	for _, typ := range c.order {
+		sub := c.subs[typ]
+		st.Types = append(st.Types, TypeStatus{
+			Type: typ, Wildcard: sub.wildcard, Sent: sub.sentGen, Acked: sub.ackedGen,
+			Nacks: sub.nacks, LastNack: sub.lastNack, LastPush: sub.lastPush,
+		})
+	}
+	return st
+}
