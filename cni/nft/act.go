@@ -1,0 +1,69 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// markMask is the part of a packet's or connection's mark that the mesh uses;
+// the rest is left to others.
+const markMask = 0xfff
+
+// Mark matches packets whose mark is m under the mesh's mask.
+func Mark(m uint32) []expr.Any { return mark(load(expr.MetaKeyMARK), m, expr.CmpOpEq) }
+
+// NotMark matches packets whose mark is another.
+func NotMark(m uint32) []expr.Any { return mark(load(expr.MetaKeyMARK), m, expr.CmpOpNeq) }
+
+// ConnMark matches packets of connections whose mark is m.
+func ConnMark(m uint32) []expr.Any {
+	return mark(&expr.Ct{Key: expr.CtKeyMARK, Register: reg}, m, expr.CmpOpEq)
+}
+
+func mark(from expr.Any, m uint32, op expr.CmpOp) []expr.Any {
+	return []expr.Any{from, masked(markMask, 0),
+		&expr.Cmp{Op: op, Register: reg, Data: binaryutil.NativeEndian.PutUint32(m)}}
+}
+
+// SetMark gives the packet mark m and leaves the bits outside the mask.
+func SetMark(m uint32) []expr.Any {
+	return []expr.Any{load(expr.MetaKeyMARK), masked(^uint32(markMask), m),
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: reg}}
+}
+
+// SetConnMark gives the packet's connection mark m.
+func SetConnMark(m uint32) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: reg}, masked(^uint32(markMask), m),
+		&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: reg}}
+}
+
+// Accept ends the chain's work on the packet.
+func Accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+// Redirect sends the connection to a local port.
+func Redirect(port uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: binary.BigEndian.AppendUint16(nil, port)},
+		&expr.Redir{RegisterProtoMin: reg, RegisterProtoMax: reg, Flags: natProtoSpecified},
+	}
+}
+
+// natProtoSpecified is a flag that the kernel adds by itself when a port is
+// given; it is written out so that comparison holds.
+const natProtoSpecified = 1 << 1
+
+// SNAT gives the connection another source address.
+func SNAT(to netip.Addr) []expr.Any {
+	family := uint32(unix.NFPROTO_IPV4)
+	if to.Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: to.AsSlice()},
+		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: reg, RegAddrMax: reg},
+	}
+}

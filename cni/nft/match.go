@@ -1,0 +1,109 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// register 1 is used for everything: no expression here needs two at once but
+// concatenations, which run on from it.
+const reg = 1
+
+// Concat joins the parts of a rule.
+func Concat(parts ...[]expr.Any) []expr.Any {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func load(k expr.MetaKey) expr.Any { return &expr.Meta{Key: k, Register: reg} }
+
+func equal(b []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: b} }
+
+func payload(base expr.PayloadBase, offset, length uint32) expr.Any {
+	return &expr.Payload{DestRegister: reg, Base: base, Offset: offset, Len: length}
+}
+
+func masked(mask, xor uint32) expr.Any {
+	return &expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 4,
+		Mask: binaryutil.NativeEndian.PutUint32(mask), Xor: binaryutil.NativeEndian.PutUint32(xor)}
+}
+
+// TCP matches TCP packets.
+func TCP() []expr.Any {
+	return []expr.Any{load(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_TCP})}
+}
+
+// SYN matches the first packet of a TCP connection; put TCP before it.
+func SYN() []expr.Any {
+	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
+	return []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 13, 1),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: 1, Mask: []byte{fin | syn | rst | ack}, Xor: []byte{0}},
+		equal([]byte{syn}),
+	}
+}
+
+// NotDstPort matches packets to another port; put TCP before it.
+func NotDstPort(port uint16) []expr.Any {
+	return []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 2, 2),
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binary.BigEndian.AppendUint16(nil, port)},
+	}
+}
+
+// Source matches packets from ip.
+func Source(ip netip.Addr) []expr.Any {
+	offset := uint32(12)
+	if ip.Is6() {
+		offset = 8
+	}
+	b := ip.AsSlice()
+	return append(Family(ip.Is6()), payload(expr.PayloadBaseNetworkHeader, offset, uint32(len(b))), equal(b))
+}
+
+// Family matches packets of one IP family.
+func Family(v6 bool) []expr.Any {
+	family := byte(unix.NFPROTO_IPV4)
+	if v6 {
+		family = unix.NFPROTO_IPV6
+	}
+	return []expr.Any{load(expr.MetaKeyNFPROTO), equal([]byte{family})}
+}
+
+// In and Out match packets that came or go through an interface.
+func In(name string) []expr.Any { return ifname(expr.MetaKeyIIFNAME, name) }
+
+// Out is In's other side.
+func Out(name string) []expr.Any { return ifname(expr.MetaKeyOIFNAME, name) }
+
+func ifname(k expr.MetaKey, name string) []expr.Any {
+	b := make([]byte, unix.IFNAMSIZ)
+	copy(b, name)
+	return []expr.Any{load(k), equal(b)}
+}
+
+// UID matches packets of local sockets that uid made.
+func UID(uid uint32) []expr.Any {
+	return []expr.Any{load(expr.MetaKeySKUID), equal(binaryutil.NativeEndian.PutUint32(uid))}
+}
+
+// DstIn matches packets whose destination address and port are in the set; put
+// TCP before it.
+func DstIn(s Set) []expr.Any {
+	offset, length, next := uint32(16), uint32(4), uint32(unix.NFT_REG32_01)
+	if s.V6 {
+		offset, length, next = 24, 16, unix.NFT_REG32_04
+	}
+	return append(Family(s.V6),
+		&expr.Payload{DestRegister: unix.NFT_REG32_00, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Payload{DestRegister: next, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.Name},
+	)
+}

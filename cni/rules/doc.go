@@ -1,0 +1,14 @@
+// Package rules owns what the mesh puts into a pod's network namespace: the
+// nftables table istio-ambient, the policy route that brings replies to
+// spoofed sources back to ztunnel, and the settings that ztunnel's listeners
+// want. Table describes it purely; Apply, Check, Drain and Remove bring it
+// about and compare it with the kernel, which is the truth.
+//
+// Only TCP is captured, and only by its first packet: a connection that is
+// older than the rules goes on untouched. Draining removes the redirects but
+// keeps connection tracking and the marks, so that captured connections live
+// until they end (Captured counts them). Both were tried, see dataplane spec
+// 3.8.
+//
+// It refuses to decide which pods: cni/capture calls it.
+package rules

@@ -1,0 +1,218 @@
+package rules_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/cni/netnstest"
+	"github.com/ambit-mesh/ambit/cni/rules"
+	"github.com/ambit-mesh/ambit/internal/linux"
+)
+
+// within waits for a condition.
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(netnstest.Patience); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("not within %v: %s", netnstest.Patience, what)
+		}
+	}
+}
+
+// everything is a text of all nftables objects, ip rules and routes of ns.
+func everything(t *testing.T, ns *linux.NetNS) string {
+	t.Helper()
+	var b strings.Builder
+	netnstest.Do(t, ns, func() error {
+		c := &nftables.Conn{}
+		tables, err := c.ListTables()
+		if err != nil {
+			return err
+		}
+		for _, t := range tables {
+			fmt.Fprintf(&b, "table %s\n", t.Name)
+		}
+		for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+			all, err := netlink.RuleList(family)
+			if err != nil {
+				return err
+			}
+			for _, r := range all {
+				fmt.Fprintf(&b, "rule %v\n", r)
+			}
+			routes, err := netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+			if err != nil {
+				return err
+			}
+			for _, r := range routes {
+				fmt.Fprintf(&b, "route %v\n", r)
+			}
+		}
+		return nil
+	})
+	return b.String()
+}
+
+// damage is one thing done to a pod's rules behind the agent's back.
+type damage struct {
+	what string
+	do   func(c *nftables.Conn, table *nftables.Table) error
+}
+
+// ruleDamages deletes and changes each rule that the kernel has.
+func ruleDamages(t *testing.T, ns *linux.NetNS) []damage {
+	t.Helper()
+	var all []damage
+	netnstest.Do(t, ns, func() error {
+		c := &nftables.Conn{}
+		chains, err := c.ListChainsOfTableFamily(nftables.TableFamilyINet)
+		if err != nil {
+			return err
+		}
+		for _, chain := range chains {
+			found, err := c.GetRules(chain.Table, chain)
+			if err != nil {
+				return err
+			}
+			for i := range found {
+				all = append(all, damage{fmt.Sprintf("rule %d of %s deleted", i, chain.Name), func(c *nftables.Conn, table *nftables.Table) error {
+					now, err := c.GetRules(table, chain)
+					if err != nil {
+						return err
+					}
+					return c.DelRule(now[i])
+				}})
+			}
+			all = append(all,
+				damage{"chain " + chain.Name + " flushed", func(c *nftables.Conn, _ *nftables.Table) error {
+					c.FlushChain(chain)
+					return nil
+				}},
+				damage{"chain " + chain.Name + " deleted", func(c *nftables.Conn, _ *nftables.Table) error {
+					c.FlushChain(chain)
+					c.DelChain(chain)
+					return nil
+				}},
+				damage{"a rule put before those of " + chain.Name, func(c *nftables.Conn, table *nftables.Table) error {
+					c.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
+					return nil
+				}},
+			)
+		}
+		return nil
+	})
+	return all
+}
+
+func otherDamages() []damage {
+	return []damage{
+		{"the table deleted", func(c *nftables.Conn, table *nftables.Table) error {
+			c.DelTable(table)
+			return nil
+		}},
+		{"a chain added", func(c *nftables.Conn, table *nftables.Table) error {
+			c.AddChain(&nftables.Chain{Table: table, Name: "evil", Type: nftables.ChainTypeNAT,
+				Hooknum: nftables.ChainHookOutput, Priority: nftables.ChainPriorityMangle})
+			return nil
+		}},
+		{"the direction of a mark set turned round", func(c *nftables.Conn, table *nftables.Table) error {
+			// What the library's own decoder would not see.
+			chain := &nftables.Chain{Name: "mark-inbound", Table: table}
+			now, err := c.GetRules(table, chain)
+			if err != nil {
+				return err
+			}
+			last := now[0].Exprs[len(now[0].Exprs)-1].(*expr.Ct)
+			last.SourceRegister, last.Register = false, 1
+			c.ReplaceRule(now[0])
+			return nil
+		}},
+		{"a redirect to another port", func(c *nftables.Conn, table *nftables.Table) error {
+			chain := &nftables.Chain{Name: "capture-outbound", Table: table}
+			now, err := c.GetRules(table, chain)
+			if err != nil {
+				return err
+			}
+			for _, e := range now[1].Exprs {
+				if port, ok := e.(*expr.Immediate); ok {
+					port.Data = []byte{0, 99}
+				}
+			}
+			c.ReplaceRule(now[1])
+			return nil
+		}},
+		{"the return rule deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET) }},
+		{"the IPv6 return rule deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET6) }},
+		{"the return route deleted", func(*nftables.Conn, *nftables.Table) error { return delRoutes(unix.AF_INET) }},
+		{"the IPv6 return route deleted", func(*nftables.Conn, *nftables.Table) error { return delRoutes(unix.AF_INET6) }},
+	}
+}
+
+func delRules(family int) error {
+	all, err := netlink.RuleList(family)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.Table == 100 {
+			r.Family = family
+			return netlink.RuleDel(&r)
+		}
+	}
+	return errors.New("no such rule")
+}
+
+func delRoutes(family int) error {
+	all, err := netlink.RouteListFiltered(family, &netlink.Route{Table: 100}, netlink.RT_FILTER_TABLE)
+	if err != nil || len(all) == 0 {
+		return errors.Join(err, errors.New("no such route"))
+	}
+	return netlink.RouteDel(&all[0])
+}
+
+func TestEveryDamageIsNoticedAndMended(t *testing.T) {
+	ns := netnstest.New(t)
+	spec := rules.Spec{}
+	apply(t, ns, spec)
+	damages := append(ruleDamages(t, ns), otherDamages()...)
+	if len(damages) < 25 {
+		t.Fatalf("only %d kinds of damage: the rules are not being read", len(damages))
+	}
+	for _, d := range damages {
+		netnstest.Do(t, ns, func() error {
+			c := &nftables.Conn{}
+			if err := d.do(c, &nftables.Table{Name: rules.TableName, Family: nftables.TableFamilyINet}); err != nil {
+				return fmt.Errorf("%s: %w", d.what, err)
+			}
+			if err := c.Flush(); err != nil {
+				return fmt.Errorf("%s: %w", d.what, err)
+			}
+			return nil
+		})
+		if drift := check(t, ns, spec); len(drift) == 0 {
+			t.Errorf("%s: not noticed", d.what)
+		}
+		apply(t, ns, spec)
+	}
+}
+
+func TestOneModesRulesAreNotAnothers(t *testing.T) {
+	ns := netnstest.New(t)
+	modes := []rules.Spec{{}, {BypassInbound: true}, {Draining: true}}
+	for _, is := range modes {
+		apply(t, ns, is)
+		for _, want := range modes {
+			if drift := check(t, ns, want); (len(drift) == 0) != (is == want) {
+				t.Errorf("kernel has %+v, checked for %+v: drift %q", is, want, drift)
+			}
+		}
+	}
+}

@@ -1,0 +1,105 @@
+package rules
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+
+	"github.com/ambit-mesh/ambit/cni/nft"
+	"github.com/ambit-mesh/ambit/internal/linux"
+)
+
+// TableName is the one nftables table (family inet) in a pod's namespace. The
+// upstream agent's tables are called istio-ambient-nat and so on.
+const TableName = "istio-ambient"
+
+// ztunnel's ports inside a pod.
+const (
+	outboundPort = 15001
+	inboundPort  = 15006
+	hbonePort    = 15008
+)
+
+// returnMark marks connections that ztunnel opened to the pod's own program
+// with the client's address as source; their replies must find ztunnel.
+const returnMark = 0x111
+
+// The sources that the node gives to the kubelet's probes (cni/probes), which
+// are never captured.
+var (
+	ProbeSourceV4 = netip.MustParseAddr("169.254.7.127")
+	ProbeSourceV6 = netip.MustParseAddr("fd16:9254:7127:1337:ffff:ffff:ffff:ffff")
+)
+
+// Spec says which rules a pod is to have.
+type Spec struct {
+	// BypassInbound leaves plaintext that comes in alone; HBONE works. For
+	// ingress gateways, annotation ambient.istio.io/bypass-inbound-capture.
+	BypassInbound bool
+	// Draining captures nothing new and keeps what is captured alive.
+	Draining bool
+}
+
+// Table describes the pod's nftables table.
+func (s Spec) Table() nft.Table {
+	inbound, outbound := inboundRules(), outboundRules()
+	if s.BypassInbound || s.Draining {
+		inbound = nil
+	}
+	if s.Draining {
+		outbound = nil
+	}
+	return nft.Table{Name: TableName, Chains: []nft.Chain{
+		{
+			Name: "mark-inbound", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting,
+			Priority: int32(*nftables.ChainPriorityMangle),
+			Rules: []nft.Rule{{
+				What:  "remember connections from ztunnel to the pod's program",
+				Exprs: nft.Concat(nft.Mark(linux.Mark), nft.SetConnMark(returnMark)),
+			}},
+		},
+		{
+			// Of type route, not filter: only it routes the packet again.
+			Name: "mark-outbound", Type: nftables.ChainTypeRoute, Hook: nftables.ChainHookOutput,
+			Priority: int32(*nftables.ChainPriorityMangle),
+			Rules: []nft.Rule{{
+				What:  "send their replies back to ztunnel",
+				Exprs: nft.Concat(nft.ConnMark(returnMark), nft.SetMark(returnMark)),
+			}},
+		},
+		// The chains of type nat stay while draining, though empty: without
+		// them the kernel would stop translating captured connections.
+		{
+			Name: "capture-inbound", Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookPrerouting,
+			Priority: int32(*nftables.ChainPriorityNATDest), Rules: inbound,
+		},
+		{
+			Name: "capture-outbound", Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookOutput,
+			Priority: int32(*nftables.ChainPriorityNATDest), Rules: outbound,
+		},
+	}}
+}
+
+func inboundRules() []nft.Rule {
+	return []nft.Rule{
+		{What: "what stays inside the pod is its own matter", Exprs: nft.Concat(nft.In("lo"), nft.Accept())},
+		{What: "kubelet probes reach the program (IPv4)", Exprs: nft.Concat(nft.Source(ProbeSourceV4), nft.TCP(), nft.Accept())},
+		{What: "kubelet probes reach the program (IPv6)", Exprs: nft.Concat(nft.Source(ProbeSourceV6), nft.TCP(), nft.Accept())},
+		{
+			What: "new plaintext connections go to ztunnel",
+			Exprs: nft.Concat(nft.TCP(), nft.SYN(), nft.NotDstPort(hbonePort), nft.NotMark(linux.Mark),
+				nft.Redirect(inboundPort)),
+		},
+	}
+}
+
+func outboundRules() []nft.Rule {
+	return []nft.Rule{
+		{What: "what stays inside the pod is its own matter", Exprs: nft.Concat(nft.Out("lo"), nft.Accept())},
+		{
+			What: "new connections go to ztunnel, unless they are ztunnel's own",
+			Exprs: nft.Concat(nft.TCP(), nft.SYN(), nft.NotMark(linux.Mark), nft.NotMark(returnMark),
+				nft.Redirect(outboundPort)),
+		},
+	}
+}
