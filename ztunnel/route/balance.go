@@ -1,0 +1,191 @@
+package route
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/ztunnel/view"
+)
+
+// candidate is an endpoint with the address that would be used of it.
+type candidate struct {
+	workload *mesh.Workload
+	at       netip.AddrPort
+}
+
+// choose picks an endpoint of s for a service port (dataplane spec 2.4), or
+// says why there is none. As a gateway the port need not be declared by an
+// instance that has an application tunnel.
+func (o *outbound) choose(s *mesh.Service, port uint16, gateway bool) (candidate, string) {
+	endpoints := o.v.Endpoints(s.Key())
+	if len(endpoints) == 0 {
+		return candidate{}, "it has none"
+	}
+	pick, best, total, why := []candidate(nil), 0, 0, excuse{}
+	for _, e := range endpoints {
+		c, ok := o.usable(s, e, port, gateway, &why)
+		if !ok {
+			continue
+		}
+		rank, ok := o.rank(s.LoadBalancing, e.Workload)
+		if !ok {
+			why.far = true
+			continue
+		}
+		if rank > best {
+			pick, best, total = pick[:0], rank, 0
+		}
+		if rank == best {
+			pick, total = append(pick, c), total+int(e.Workload.Capacity)
+		}
+	}
+	if total == 0 {
+		return candidate{}, why.String()
+	}
+	n := o.rnd(total)
+	i := slices.IndexFunc(pick, func(c candidate) bool { n -= int(c.workload.Capacity); return n < 0 })
+	return pick[max(i, 0)], ""
+}
+
+// usable makes a candidate of an endpoint, or notes why not.
+func (o *outbound) usable(s *mesh.Service, e view.Endpoint, port uint16, gateway bool, why *excuse) (candidate, bool) {
+	w := e.Workload
+	target := targetPort(s, e.Ports, port)
+	if target == 0 && gateway && w.AppTunnelPort != 0 {
+		target = port
+	}
+	switch {
+	case target == 0:
+		why.port = true
+	case w.Unhealthy && !s.LoadBalancing.AllowUnhealthy:
+		why.health = true
+	case w.Capacity == 0:
+		why.capacity = true
+	case w.Network != o.src.Network:
+		why.network = true
+	default:
+		a, ok := o.addressOf(s, w)
+		if !ok {
+			why.address = true
+			return candidate{}, false
+		}
+		c := candidate{w, netip.AddrPortFrom(a, target)}
+		if o.tried(c) {
+			why.tried = true
+			return candidate{}, false
+		}
+		return c, true
+	}
+	return candidate{}, false
+}
+
+// tried reports whether a candidate failed for this connection before.
+func (o *outbound) tried(c candidate) bool {
+	if len(o.avoid) == 0 {
+		return false
+	}
+	tunnel := netip.AddrPortFrom(c.at.Addr(), hbonePort)
+	return slices.Contains(o.avoid, c.at) || c.workload.Tunnel == mesh.TunnelHBONE && slices.Contains(o.avoid, tunnel)
+}
+
+// targetPort maps a service port to an endpoint's: by its own map, else by the
+// service's. 0 means that it does not serve the port.
+func targetPort(s *mesh.Service, ports []mesh.Port, port uint16) uint16 {
+	for _, p := range ports {
+		if p.Service == port && p.Target != 0 {
+			return p.Target
+		}
+	}
+	p, _ := s.Port(port)
+	return p.Target
+}
+
+// addressOf picks one of a workload's addresses: the one dialled if it is its
+// own; else of a family that the service has, preferably the family dialled.
+func (o *outbound) addressOf(s *mesh.Service, w *mesh.Workload) (netip.Addr, bool) {
+	var found netip.Addr
+	for _, a := range w.Addresses {
+		a = plain(a)
+		if a == o.dst.Addr() {
+			return a, true
+		}
+		if s.Families == mesh.FamiliesIPv4 && !a.Is4() || s.Families == mesh.FamiliesIPv6 && a.Is4() {
+			continue
+		}
+		if !found.IsValid() || a.Is4() == o.dst.Addr().Is4() && found.Is4() != o.dst.Addr().Is4() {
+			found = a
+		}
+	}
+	return found, found.IsValid()
+}
+
+// rank is how well a candidate matches the preference; false rules it out. A
+// leading network scope is a preference of its own: a match outranks every
+// locality, and a mismatch does not end the comparison.
+func (o *outbound) rank(lb mesh.LoadBalancing, w *mesh.Workload) (int, bool) {
+	if lb.Mode != mesh.BalanceStrict && lb.Mode != mesh.BalanceFailover {
+		return 0, true
+	}
+	rank := 0
+	for i, scope := range lb.Preference {
+		switch {
+		case o.near(scope, w):
+			rank++
+			if i == 0 && scope == mesh.ScopeNetwork && lb.Mode == mesh.BalanceFailover {
+				rank += len(lb.Preference) - 1
+			}
+		case lb.Mode == mesh.BalanceStrict:
+			return 0, false
+		case i == 0 && scope == mesh.ScopeNetwork:
+		default:
+			return rank, true
+		}
+	}
+	return rank, true
+}
+
+// near compares literally: both unset is a match.
+func (o *outbound) near(scope mesh.Scope, w *mesh.Workload) bool {
+	a, b := o.src, w
+	switch scope {
+	case mesh.ScopeRegion:
+		return a.Locality.Region == b.Locality.Region
+	case mesh.ScopeZone:
+		return a.Locality.Zone == b.Locality.Zone
+	case mesh.ScopeSubzone:
+		return a.Locality.Subzone == b.Locality.Subzone
+	case mesh.ScopeNode:
+		return a.Node == b.Node
+	case mesh.ScopeCluster:
+		return a.ClusterID == b.ClusterID
+	case mesh.ScopeNetwork:
+		return a.Network == b.Network
+	case mesh.ScopeUnspecified:
+	}
+	return false
+}
+
+// excuse remembers why endpoints were passed over, to name the first cause
+// that a user would look for.
+type excuse struct {
+	tried, health, port, far, network, address, capacity bool
+}
+
+func (e excuse) String() string {
+	switch {
+	case e.tried:
+		return "every one was tried already"
+	case e.health:
+		return "none is ready"
+	case e.far:
+		return "none is where its policy of locality demands"
+	case e.port:
+		return "none serves the port"
+	case e.network:
+		return "they are in another network: gateways between networks are not supported"
+	case e.address:
+		return "none has an address of the service's family"
+	}
+	return "all have capacity 0"
+}
