@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
 
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
@@ -158,7 +157,7 @@ func sameRule(want Rule, have rawRule) (bool, error) {
 		return false, nil
 	}
 	for i, e := range want.Exprs {
-		b, err := expr.Marshal(byte(nftables.TableFamilyINet), e)
+		b, err := asKernel(e)
 		if err != nil {
 			return false, fmt.Errorf("marshalling rule %q: %w", want.What, err)
 		}

@@ -97,13 +97,15 @@ func UID(uid uint32) []expr.Any {
 // DstIn matches packets whose destination address and port are in the set; put
 // TCP before it.
 func DstIn(s Set) []expr.Any {
+	// The port follows the address: in the next register of 4 bytes, or the
+	// next of 16. Both are called as the kernel calls them when it tells.
 	offset, length, next := uint32(16), uint32(4), uint32(unix.NFT_REG32_01)
 	if s.V6 {
-		offset, length, next = 24, 16, unix.NFT_REG32_04
+		offset, length, next = 24, 16, unix.NFT_REG_2
 	}
 	return append(Family(s.V6),
-		&expr.Payload{DestRegister: unix.NFT_REG32_00, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		payload(expr.PayloadBaseNetworkHeader, offset, length),
 		&expr.Payload{DestRegister: next, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
-		&expr.Lookup{SourceRegister: unix.NFT_REG32_00, SetName: s.Name},
+		&expr.Lookup{SourceRegister: reg, SetName: s.Name},
 	)
 }

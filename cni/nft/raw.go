@@ -78,6 +78,30 @@ func rawRuleFrom(m netlink.Message) (chain string, rule rawRule, err error) {
 	return chain, rule, nil
 }
 
+// asKernel is e as the kernel tells it: it adds to a translation the flag that
+// an address is given (NF_NAT_RANGE_MAP_IPS), which the library cannot say.
+func asKernel(e expr.Any) ([]byte, error) {
+	family := byte(nftables.TableFamilyINet)
+	nat, ok := e.(*expr.NAT)
+	if !ok || nat.RegAddrMin == 0 {
+		return expr.Marshal(family, e)
+	}
+	data, err := expr.MarshalExprData(family, nat)
+	if err != nil {
+		return nil, err
+	}
+	flags, err := netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_NAT_FLAGS, Data: []byte{0, 0, 0, 1}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return netlink.MarshalAttributes([]netlink.Attribute{
+		{Type: unix.NFTA_EXPR_NAME, Data: []byte("nat\x00")},
+		{Type: unix.NLA_F_NESTED | unix.NFTA_EXPR_DATA, Data: append(data, flags...)},
+	})
+}
+
 // sameAttributes compares attributes that we would send with the kernel's. An
 // attribute that is all zero is as good as none: the kernel writes out some
 // defaults that we leave away.

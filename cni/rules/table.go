@@ -82,6 +82,8 @@ func (s Spec) Table() nft.Table {
 
 func inboundRules() []nft.Rule {
 	return []nft.Rule{
+		// Only for a packet that was on its way through lo when the rules came:
+		// others have been decided upon by the outbound chain.
 		{What: "what stays inside the pod is its own matter", Exprs: nft.Concat(nft.In("lo"), nft.Accept())},
 		{What: "kubelet probes reach the program (IPv4)", Exprs: nft.Concat(nft.Source(ProbeSourceV4), nft.TCP(), nft.Accept())},
 		{What: "kubelet probes reach the program (IPv6)", Exprs: nft.Concat(nft.Source(ProbeSourceV6), nft.TCP(), nft.Accept())},
