@@ -3,6 +3,7 @@ package linux
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"runtime"
 
@@ -112,4 +113,21 @@ func (n *NetNS) doLocked(f func() error) error {
 	}
 	runtime.UnlockOSThread()
 	return err
+}
+
+// HasLinks says whether the namespace has any interface but its loopback. A
+// pod's loses them when its sandbox is torn down.
+func (n *NetNS) HasLinks() (bool, error) {
+	found := false
+	err := n.Do(func() error {
+		links, err := net.Interfaces()
+		if err != nil {
+			return fmt.Errorf("listing interfaces: %w", err)
+		}
+		for _, l := range links {
+			found = found || l.Flags&net.FlagLoopback == 0
+		}
+		return nil
+	})
+	return found, err
 }

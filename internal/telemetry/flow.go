@@ -1,0 +1,89 @@
+package telemetry
+
+import (
+	"net/netip"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+)
+
+// Direction is which end of a connection this proxy serves.
+type Direction uint8
+
+// The directions.
+const (
+	Inbound Direction = iota
+	Outbound
+)
+
+// String is the access log's word.
+func (d Direction) String() string {
+	if d == Outbound {
+		return "outbound"
+	}
+	return "inbound"
+}
+
+// reporter is the metrics' word for the same.
+func (d Direction) reporter() string {
+	if d == Outbound {
+		return "source"
+	}
+	return "destination"
+}
+
+// Flow is what is known of a connection. Everything but Direction may be
+// missing.
+type Flow struct {
+	Direction           Direction
+	Source, Destination *mesh.Workload
+	Service             *mesh.Service
+	// SourceID and DestinationID are set only by mutual TLS.
+	SourceID, DestinationID spiffe.ID
+	// SourceAddr is the client as this proxy sees it.
+	SourceAddr netip.AddrPort
+	// DestinationAddr is what was dialled: outbound the peer's HBONE port or
+	// the application itself, inbound the address the tunnel came to.
+	DestinationAddr netip.AddrPort
+	// HBONEAddr is the authority of a tunnelled connection.
+	HBONEAddr string
+	// TraceParent correlates the records of both ends.
+	TraceParent string
+}
+
+// Flag is Istio's response flag: how a connection ended.
+type Flag uint8
+
+// The flags, in the order of dataplane spec 7.3.
+const (
+	FlagNone Flag = iota
+	FlagDeny
+	FlagConnect
+	FlagTLSFailure
+	FlagHandshakeFailure
+	FlagNetworkPolicy
+	FlagIdentityError
+	flagCount
+)
+
+// String is the label's value.
+func (f Flag) String() string {
+	return [flagCount]string{"-", "DENY", "CONNECT", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE", "NETWORK_POLICY", "IDENTITY_ERROR"}[f]
+}
+
+// Outcome is how a connection ended.
+type Outcome struct {
+	Flag Flag
+	// Err is nil for a connection that ended well.
+	Err error
+	// Policy decided; empty if none did.
+	Policy mesh.PolicyKey
+	// Reason is the verdict in words, at the source as the destination told it.
+	Reason string
+}
+
+// Counter reads a running connection's bytes.
+type Counter interface {
+	// Load gives the bytes from client to server and back.
+	Load() (toServer, toClient uint64)
+}

@@ -1,0 +1,145 @@
+package telemetry
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+)
+
+// Keys of the access log (dataplane spec 7.4; policy, reason and trace are
+// ours).
+const (
+	KeySourceAddr           = "src.addr"
+	KeySourceWorkload       = "src.workload"
+	KeySourceNamespace      = "src.namespace"
+	KeySourceIdentity       = "src.identity"
+	KeySourceCluster        = "src.cluster"
+	KeyDestinationAddr      = "dst.addr"
+	KeyDestinationHBONE     = "dst.hbone_addr"
+	KeyDestinationService   = "dst.service"
+	KeyDestinationWorkload  = "dst.workload"
+	KeyDestinationNamespace = "dst.namespace"
+	KeyDestinationIdentity  = "dst.identity"
+	KeyDestinationCluster   = "dst.cluster"
+	KeyDirection            = "direction"
+	KeyBytesSent            = "bytes_sent"
+	KeyBytesReceived        = "bytes_recv"
+	KeyDuration             = "duration"
+	KeyPolicy               = "policy"
+	KeyReason               = "reason"
+	KeyTrace                = "trace"
+	KeyError                = "error"
+)
+
+// Recorder turns connections into metrics and access records.
+type Recorder struct {
+	traffic *Traffic
+	log     *slog.Logger
+}
+
+// NewRecorder counts into t and logs to log, whose component becomes "access".
+func NewRecorder(t *Traffic, log *slog.Logger) *Recorder {
+	return &Recorder{traffic: t, log: log.With("component", "access")}
+}
+
+// Connection is one open connection's record.
+type Connection struct {
+	recorder *Recorder
+	flow     Flow
+	start    time.Time
+	counter  Counter
+	series   *series
+	counted  *counted
+}
+
+// Open counts a connection that began at start. Close must follow.
+func (r *Recorder) Open(f Flow, start time.Time, c Counter) *Connection {
+	conn := &Connection{recorder: r, flow: f, start: start, counter: c}
+	conn.series, conn.counted = r.traffic.begin(labelsOf(&f), c)
+	if ctx := context.Background(); r.log.Enabled(ctx, slog.LevelDebug) {
+		r.log.LogAttrs(ctx, slog.LevelDebug, "connection opened", flowAttrs(&f, nil)...)
+	}
+	return conn
+}
+
+// Close counts the end and writes the one record of the connection.
+func (c *Connection) Close(o Outcome) {
+	c.recorder.traffic.end(c.series, c.counted, o.Flag)
+	level, message := slog.LevelInfo, "connection complete"
+	if o.Err != nil {
+		level = slog.LevelError
+	}
+	ctx := context.Background()
+	if !c.recorder.log.Enabled(ctx, level) {
+		return
+	}
+	c.recorder.log.LogAttrs(ctx, level, message, c.attrs(o)...)
+}
+
+func (c *Connection) attrs(o Outcome) []slog.Attr {
+	// The log speaks for the workload behind this proxy: what it sent.
+	sent, received := c.counter.Load()
+	if c.flow.Direction == Inbound {
+		sent, received = received, sent
+	}
+	attrs := flowAttrs(&c.flow, make([]slog.Attr, 0, 24))
+	attrs = append(attrs,
+		slog.Uint64(KeyBytesSent, sent), slog.Uint64(KeyBytesReceived, received),
+		slog.String(KeyDuration, time.Since(c.start).Round(time.Millisecond).String()))
+	if !o.Policy.IsZero() {
+		attrs = append(attrs, slog.String(KeyPolicy, o.Policy.String()))
+	}
+	if o.Reason != "" {
+		attrs = append(attrs, slog.String(KeyReason, o.Reason))
+	}
+	if o.Err != nil {
+		attrs = append(attrs, slog.String(KeyError, o.Err.Error()))
+	}
+	return attrs
+}
+
+// Fail records a connection of which too little is known to count it.
+func (r *Recorder) Fail(f Flow, o Outcome) {
+	attrs := flowAttrs(&f, nil)
+	if o.Reason != "" {
+		attrs = append(attrs, slog.String(KeyReason, o.Reason))
+	}
+	if o.Err != nil {
+		attrs = append(attrs, slog.String(KeyError, o.Err.Error()))
+	}
+	r.log.LogAttrs(context.Background(), slog.LevelWarn, "connection failed", attrs...)
+}
+
+func flowAttrs(f *Flow, attrs []slog.Attr) []slog.Attr {
+	attrs = append(attrs, slog.String(KeySourceAddr, f.SourceAddr.String()))
+	attrs = endAttrs(attrs, f.Source, f.SourceID, KeySourceWorkload, KeySourceNamespace, KeySourceIdentity, KeySourceCluster)
+	attrs = append(attrs, slog.String(KeyDestinationAddr, f.DestinationAddr.String()))
+	if f.HBONEAddr != "" {
+		attrs = append(attrs, slog.String(KeyDestinationHBONE, f.HBONEAddr))
+	}
+	if f.Service != nil {
+		attrs = append(attrs, slog.String(KeyDestinationService, f.Service.Hostname))
+	}
+	attrs = endAttrs(attrs, f.Destination, f.DestinationID, KeyDestinationWorkload, KeyDestinationNamespace, KeyDestinationIdentity, KeyDestinationCluster)
+	attrs = append(attrs, slog.String(KeyDirection, f.Direction.String()))
+	if f.TraceParent != "" {
+		attrs = append(attrs, slog.String(KeyTrace, f.TraceParent))
+	}
+	return attrs
+}
+
+func endAttrs(attrs []slog.Attr, w *mesh.Workload, id spiffe.ID, workload, namespace, identity, cluster string) []slog.Attr {
+	if w != nil {
+		attrs = append(attrs, slog.String(workload, w.Name), slog.String(namespace, w.Namespace))
+	}
+	if !id.IsZero() {
+		attrs = append(attrs, slog.String(identity, id.String()))
+	}
+	if w != nil && w.ClusterID != "" {
+		attrs = append(attrs, slog.String(cluster, w.ClusterID))
+	}
+	return attrs
+}
