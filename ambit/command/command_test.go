@@ -1,0 +1,126 @@
+package command
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+// run gives what a command line prints and its exit code.
+func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = Run(context.Background(), args, "v0-test", &out, &errs)
+	return out.String(), errs.String(), code
+}
+
+func TestTablesOfASavedDump(t *testing.T) {
+	const golden = "testdata/tables.txtar"
+	lines := []string{
+		"ztunnel workloads", "ztunnel workloads -n shop", "ztunnel workloads --address fd00:1::4", "ztunnel workload -n kube-system -o json",
+		"ztunnel services", "ztunnel services --address 10.96.0.9", "ztunnel policies", "ztunnel policies -n nowhere -o json",
+		"ztunnel certificates", "ztunnel connections", "ztunnel connections -n shop --direction inbound -o json",
+	}
+	archive := &txtar.Archive{Comment: []byte("What each command prints of dump.json. Rewrite with: go test ./ambit/command -update\n")}
+	for _, line := range lines {
+		stdout, stderr, code := run(t, append(strings.Fields(line), "-f", "testdata/dump.json")...)
+		if code != 0 || stderr != "" {
+			t.Errorf("ambit %s: exit %d, stderr %q", line, code, stderr)
+		}
+		archive.Files = append(archive.Files, txtar.File{Name: line, Data: []byte(stdout)})
+	}
+	got := txtar.Format(archive)
+	if *update {
+		if err := os.WriteFile(golden, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(got)); diff != "" {
+		t.Errorf("the tables changed (-golden +printed):\n%s", diff)
+	}
+}
+
+func TestExitCodesAndWhatIsSaid(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none")
+	bad := filepath.Join(t.TempDir(), "bad.json")
+	if err := os.WriteFile(bad, []byte("<html>"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		line string
+		code int
+		says string
+	}{
+		{"frobnicate", ExitUsage, `unknown subcommand "frobnicate"`},
+		{"ztunnel frobnicate", ExitUsage, `unknown subcommand "frobnicate" (see: ambit ztunnel --help)`},
+		{"install now", ExitUsage, `takes no argument, got "now"`},
+		{"check --no-such-flag", ExitUsage, "unknown flag"},
+		{"ztunnel connections --direction sideways -f testdata/dump.json", ExitUsage, "want inbound or outbound"},
+		{"ztunnel policies -o xml -f testdata/dump.json", ExitUsage, "want table or json"},
+		{"ztunnel policies --node n1 -f testdata/dump.json", ExitUsage, "--node chooses whom to ask"},
+		{"ztunnel policies -f " + missing, ExitError, "reading the dump"},
+		{"ztunnel policies -f " + bad, ExitError, "reading a ztunnel state dump"},
+		{"check --kubeconfig " + missing, ExitError, "finding the cluster"},
+		{"install --manifests " + missing, ExitError, "write them with `make manifests`"},
+		{"install --manifests " + missing + " --image-tag x", ExitUsage, "--manifests holds rendered files"},
+	} {
+		stdout, stderr, code := run(t, strings.Fields(tt.line)...)
+		if code != tt.code || !strings.Contains(stderr, tt.says) || stdout != "" {
+			t.Errorf("ambit %s: exit %d (want %d), stdout %q, stderr %q (want %q in it)", tt.line, code, tt.code, stdout, stderr, tt.says)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	stdout, _, code := run(t, "version", "-o", "json")
+	var v map[string]string
+	if err := json.Unmarshal([]byte(stdout), &v); err != nil || code != 0 || v["version"] != "v0-test" {
+		t.Errorf("exit %d, printed %q, %v", code, stdout, err)
+	}
+}
+
+func TestHelpNamesEverySubcommandAndChangesNothing(t *testing.T) {
+	stdout, _, code := run(t)
+	if code != 0 {
+		t.Errorf("exit %d", code)
+	}
+	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "version", "istio.io/dataplane-mode=ambient"} {
+		if !strings.Contains(stdout, sub) {
+			t.Errorf("help lacks %q", sub)
+		}
+	}
+	stdout, _, _ = run(t, "ztunnel")
+	for _, q := range queries {
+		if !strings.Contains(stdout, q.use) {
+			t.Errorf("help of ztunnel lacks %q", q.use)
+		}
+	}
+}
+
+func TestDryRunPrintsWhatWouldBeApplied(t *testing.T) {
+	dir := t.TempDir()
+	for i, f := range []string{"namespace.yaml", "crds.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"} {
+		if err := os.WriteFile(filepath.Join(dir, f), fmt.Appendf(nil, "kind: K%d\n", i), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stdout, stderr, code := run(t, "install", "--manifests", dir, "--dry-run")
+	if code != 0 || strings.Count(stdout, "kind: K") != 5 || strings.Index(stdout, "K0") > strings.Index(stdout, "K4") {
+		t.Errorf("exit %d, stderr %q, printed\n%s", code, stderr, stdout)
+	}
+}

@@ -1,0 +1,142 @@
+package doctor
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+func healthy() Facts {
+	return Facts{
+		ServerVersion: "v1.37.2",
+		Nodes:         []Node{{Name: "n1", Kernel: "6.1.0-18-amd64", OS: "linux", Runtime: "containerd://2.4.2", Ready: true}},
+		CRDs:          map[string]bool{"AuthorizationPolicy": true, "PeerAuthentication": true},
+		Parts: []Part{
+			{"istiod", 1, 1, []string{"localhost/ambit/istiod:dev"}}, {"istio-cni-node", 1, 1, []string{"localhost/ambit/cni:dev"}},
+			{"ztunnel", 1, 1, []string{"localhost:5000/ambit/ztunnel:dev"}},
+		},
+		Namespaces: []Namespace{{Name: "shop", HasRootCert: true, Pods: 4, Enrolled: 4}},
+	}
+}
+
+func TestAHealthyMeshHasNothingToSay(t *testing.T) {
+	for _, f := range Judge(healthy()) {
+		if f.Level != OK || f.Fix != "" {
+			t.Errorf("%+v", f)
+		}
+	}
+}
+
+func TestEachTroubleIsFoundAndAFixTold(t *testing.T) {
+	for _, tt := range []struct {
+		trouble string
+		change  func(*Facts)
+		level   Level
+		check   string
+	}{
+		{"an old Kubernetes", func(f *Facts) { f.ServerVersion = "v1.28.9" }, Fail, "kubernetes"},
+		{"a version that cannot be read", func(f *Facts) { f.ServerVersion = "next" }, Warn, "kubernetes"},
+		{"a node that is not ready", func(f *Facts) { f.Nodes[0].Ready = false }, Fail, "node n1"},
+		{"a Windows node", func(f *Facts) { f.Nodes[0].OS = "windows" }, Warn, "node n1"},
+		{"a kernel without what we need", func(f *Facts) { f.Nodes[0].Kernel = "4.19.0" }, Fail, "node n1"},
+		{"a kernel that loses connections at upgrades", func(f *Facts) { f.Nodes[0].Kernel = "5.10.0-21" }, Warn, "node n1"},
+		{"no node", func(f *Facts) { f.Nodes = nil }, Fail, "nodes"},
+		{"another mesh", func(f *Facts) { f.Foreign = []string{"Deployment istiod"} }, Fail, "other mesh"},
+		{"nothing installed", func(f *Facts) { f.Parts = []Part{{Name: "istiod"}, {Name: "ztunnel"}} }, Warn, "installation"},
+		{"half installed", func(f *Facts) { f.Parts[2] = Part{Name: "ztunnel"} }, Fail, "ztunnel"},
+		{"a part that is not ready", func(f *Facts) { f.Parts[1].Ready = 0 }, Fail, "istio-cni-node"},
+		{"an upgrade half way", func(f *Facts) { f.Parts[0].Images = []string{"localhost/ambit/istiod:v2"} }, Warn, "versions"},
+		{"a definition gone", func(f *Facts) { f.CRDs["PeerAuthentication"] = false }, Warn, "definition"},
+		{"a pod left out", func(f *Facts) { f.Namespaces[0].Left = []string{"db-0"} }, Fail, "namespace shop"},
+		{"a host-network pod", func(f *Facts) { f.Namespaces[0].HostNetwork = []string{"agent"} }, Warn, "namespace shop"},
+		{"a network policy in the way", func(f *Facts) { f.Namespaces[0].Blocking = []string{"web-only"} }, Warn, "namespace shop"},
+		{"no root certificate", func(f *Facts) { f.Namespaces[0].HasRootCert = false }, Warn, "namespace shop"},
+		{"a policy that is not enforced as written", func(f *Facts) { f.Policies = []PolicyStatus{{"shop", "p", "ZtunnelAccepted", "methods"}} }, Warn, "policy shop/p"},
+	} {
+		f := healthy()
+		tt.change(&f)
+		findings := Judge(f)
+		var got *Finding
+		for i := range findings {
+			if findings[i].Level != OK && findings[i].Check == tt.check {
+				got = &findings[i]
+			}
+		}
+		if got == nil || got.Level != tt.level || got.Fix == "" {
+			t.Errorf("%s: want %s about %q with a fix, got %+v", tt.trouble, tt.level, tt.check, findings)
+		}
+		if Failed(findings) != (tt.level == Fail) {
+			t.Errorf("%s: Failed is %v", tt.trouble, Failed(findings))
+		}
+	}
+}
+
+func TestWhichPodsCountAsLeftOut(t *testing.T) {
+	pod := func(name string, change func(*corev1.Pod)) *corev1.Pod {
+		p := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{}, Labels: map[string]string{}}}
+		p.Status.Phase = corev1.PodRunning
+		change(p)
+		return p
+	}
+	n := Namespace{Name: "shop"}
+	now := metav1.Now()
+	for _, p := range []*corev1.Pod{
+		pod("captured", func(p *corev1.Pod) { p.Annotations[redirection] = "enabled" }),
+		pod("pending", func(p *corev1.Pod) { p.Annotations[redirection] = "pending" }),
+		pod("left", func(*corev1.Pod) {}),
+		pod("host", func(p *corev1.Pod) { p.Spec.HostNetwork = true }),
+		pod("opted-out", func(p *corev1.Pod) { p.Labels[modeLabel] = modeNone }),
+		pod("sidecar", func(p *corev1.Pod) { p.Annotations[sidecarStatus] = "{}" }),
+		pod("done", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }),
+		pod("going", func(p *corev1.Pod) { p.DeletionTimestamp = &now }),
+	} {
+		n.count(p)
+	}
+	want := Namespace{Name: "shop", Pods: 3, Enrolled: 1, Left: []string{"pending", "left"}, HostNetwork: []string{"host"}}
+	if diff := cmp.Diff(want, n); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhichNetworkPoliciesBlockTheTunnel(t *testing.T) {
+	port := func(p int) *intstr.IntOrString { v := intstr.FromInt32(int32(p)); return &v }
+	rule := func(ports ...networkingv1.NetworkPolicyPort) networkingv1.NetworkPolicyIngressRule {
+		return networkingv1.NetworkPolicyIngressRule{Ports: ports}
+	}
+	end := int32(16000)
+	for _, tt := range []struct {
+		policy string
+		rules  []networkingv1.NetworkPolicyIngressRule
+		want   bool
+	}{
+		{"admits only 80", []networkingv1.NetworkPolicyIngressRule{rule(networkingv1.NetworkPolicyPort{Port: port(80)})}, true},
+		{"admits 80 and 15008", []networkingv1.NetworkPolicyIngressRule{rule(networkingv1.NetworkPolicyPort{Port: port(80)}, networkingv1.NetworkPolicyPort{Port: port(15008)})}, false},
+		{"admits a range over 15008", []networkingv1.NetworkPolicyIngressRule{rule(networkingv1.NetworkPolicyPort{Port: port(15000), EndPort: &end})}, false},
+		{"admits every port of some pods", []networkingv1.NetworkPolicyIngressRule{rule()}, false},
+		{"closes everything", nil, false},
+	} {
+		np := &networkingv1.NetworkPolicy{Spec: networkingv1.NetworkPolicySpec{Ingress: tt.rules}}
+		if got := blocksTunnel(np); got != tt.want {
+			t.Errorf("a policy that %s: blocks is %v, want %v", tt.policy, got, tt.want)
+		}
+	}
+}
+
+func TestConditionsThatAreNotTrueAreTold(t *testing.T) {
+	obj := &unstructured.Unstructured{Object: map[string]any{
+		"metadata": map[string]any{"namespace": "shop", "name": "p"},
+		"status": map[string]any{"conditions": []any{
+			map[string]any{"type": "A", "status": "True", "message": "fine"},
+			map[string]any{"type": "B", "status": "False", "message": "methods need a waypoint\n"},
+		}},
+	}}
+	want := []PolicyStatus{{"shop", "p", "B", "methods need a waypoint"}}
+	if diff := cmp.Diff(want, conditions(obj)); diff != "" {
+		t.Error(diff)
+	}
+}
