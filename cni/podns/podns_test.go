@@ -1,0 +1,140 @@
+package podns
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ambit-mesh/ambit/cni/netnstest"
+	"github.com/ambit-mesh/ambit/internal/linux"
+)
+
+const (
+	uidA = "11111111-2222-3333-4444-555555555555"
+	uidB = "aaaaaaaa-2222-3333-4444-555555555555"
+)
+
+var containerA = strings.Repeat("c", 63) + "a"
+
+func TestOwner(t *testing.T) {
+	owners := index([]Wanted{{UID: uidA, Containers: []string{containerA}}, {UID: uidB}, {UID: strings.Repeat("d", 32)}})
+	for _, c := range []struct{ what, cgroups, want string }{
+		{"cgroupfs, v1", "4:cpu:/kubepods/burstable/pod" + uidA + "/" + strings.Repeat("f", 64) + "\n3:memory:/kubepods/burstable/pod" + uidA + "/x\n", uidA},
+		{"systemd, v2", "0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod" + strings.ReplaceAll(uidA, "-", "_") + ".slice/cri-containerd-" + strings.Repeat("e", 64) + ".scope\n", uidA},
+		{"seen from another cgroup namespace", "0::/../../pod" + uidB + "/" + strings.Repeat("e", 64) + "\n", uidB},
+		{"no cgroups for pods: the container leads to it", "0::/k8s.io/" + containerA + "\n", uidA},
+		{"a static pod", "0::/kubepods/pod" + strings.Repeat("d", 32) + "/x\n", strings.Repeat("d", 32)},
+		{"another pod", "0::/kubepods/pod99999999-2222-3333-4444-555555555555/x\n", ""},
+		{"no pod", "0::/system.slice/containerd.service\n", ""},
+		{"two pods at once are nobody", "2:cpu:/pod" + uidA + "\n1:memory:/pod" + uidB + "\n", ""},
+	} {
+		if got := owner(c.cgroups, owners); got != c.want {
+			t.Errorf("%s: owner %q, want %q", c.what, got, c.want)
+		}
+	}
+}
+
+func TestStartTime(t *testing.T) {
+	if n, ok := startTime("7 (a b) c) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 4242 1 1"); !ok || n != 4242 {
+		t.Errorf("start time %d, %v, want 4242", n, ok)
+	}
+	if _, ok := startTime("7 (short) S"); ok {
+		t.Error("a cut line has no start time")
+	}
+}
+
+// fakeProc makes a /proc of processes in real namespaces.
+type fakeProc struct {
+	t    *testing.T
+	path string
+}
+
+func (p fakeProc) add(pid int, cgroup string, ns *linux.NetNS, start int) {
+	p.t.Helper()
+	dir := filepath.Join(p.path, fmt.Sprint(pid))
+	if err := os.MkdirAll(filepath.Join(dir, "ns"), 0o755); err != nil {
+		p.t.Fatal(err)
+	}
+	files := map[string]string{"cgroup": cgroup, "stat": fmt.Sprintf("%d (x) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d 1 1", pid, start)}
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	link := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.File().Fd())
+	if err := os.Symlink(link, filepath.Join(dir, "ns", "net")); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func TestScan(t *testing.T) {
+	node := netnstest.Node(t)
+	a, b := netnstest.NewPod(t, node, 1), netnstest.NewPod(t, node, 2)
+	proc := fakeProc{t, t.TempDir()}
+	proc.add(1, "0::/init", node, 1)
+	proc.add(10, "0::/kubepods/pod"+uidA+"/x", a.NS, 50)
+	proc.add(11, "0::/kubepods/pod"+uidA+"/x", b.NS, 60) // looks into b from a
+	proc.add(20, "0::/kubepods/pod"+uidB+"/x", a.NS, 5)  // looks into a from b, and is old
+	proc.add(21, "0::/kubepods/pod"+uidB+"/x", b.NS, 70)
+	proc.add(30, "0::/kubepods/pod"+uidB+"/x", node, 1) // in the node's namespace
+
+	for _, c := range []struct {
+		what string
+		pod  Wanted
+		want *linux.NetNS
+	}{
+		{"its process, its address", Wanted{UID: uidA, IPs: []netip.Addr{a.V4}}, a.NS},
+		{"an older process elsewhere does not mislead", Wanted{UID: uidB, IPs: []netip.Addr{b.V6}}, b.NS},
+		{"no address, no namespace", Wanted{UID: uidA}, nil},
+		{"an address that nobody has", Wanted{UID: uidA, IPs: []netip.Addr{netip.MustParseAddr("10.88.0.99")}}, nil},
+		{"a pod without processes", Wanted{UID: "99999999-2222-3333-4444-555555555555", IPs: []netip.Addr{a.V4}}, nil},
+	} {
+		found, err := Scan(proc.path, []Wanted{c.pod})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := found[c.pod.UID]
+		switch {
+		case (got == nil) != (c.want == nil):
+			t.Errorf("%s: found %v, want %v", c.what, got, c.want)
+		case got != nil && got.ID() != c.want.ID():
+			t.Errorf("%s: found another namespace", c.what)
+		}
+		if got != nil {
+			got.Close()
+		}
+	}
+
+	all, err := All(proc.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) != 2 {
+		t.Errorf("%d namespaces beside the node's, want 2", len(all))
+	}
+	for _, ns := range all {
+		ns.Close()
+	}
+}
+
+func TestOpenBindsNamespaceAndAddress(t *testing.T) {
+	node := netnstest.Node(t)
+	a := netnstest.NewPod(t, node, 1)
+	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), a.NS.File().Fd())
+	ns, err := Open(path, []netip.Addr{a.V4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns.Close()
+	if ns, err := Open(path, []netip.Addr{netip.MustParseAddr("10.88.0.99")}); err == nil {
+		ns.Close()
+		t.Error("opened a namespace that does not have the pod's address")
+	}
+	if ns, err := Open(filepath.Join(t.TempDir(), "none"), []netip.Addr{a.V4}); err == nil {
+		ns.Close()
+		t.Error("opened what is not there")
+	}
+}
