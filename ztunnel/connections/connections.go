@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/policy"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 )
 
@@ -29,6 +30,10 @@ type Info struct {
 	// HBONE says whether mutual TLS carries it between the nodes.
 	HBONE   bool
 	Started time.Time
+	// Peer is the identity at the other end, by mutual TLS.
+	Peer spiffe.ID
+	// Reason is the verdict that let it pass, in words.
+	Reason string
 	// Policy is what an inbound connection is judged by; nil is never judged.
 	Policy *policy.Connection
 }
