@@ -1,0 +1,228 @@
+package translate
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+
+	api "istio.io/api/security/v1beta1"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+)
+
+// attributes is one source, operation or when, being read.
+type attributes struct {
+	// what it is, for the user.
+	what    string
+	match   mesh.Match
+	domains []mesh.StringMatch // trust domains, beside the principals in match
+	trouble []trouble
+	set     bool // something that L4 can see is demanded
+}
+
+func (a *attributes) empty() bool { return !a.set }
+
+// matches is what must hold, all of it.
+func (a *attributes) matches() alternative {
+	m := a.match
+	switch {
+	case len(a.domains) == 0:
+		return alternative{m}
+	case len(m.Principals) == 0:
+		m.Principals = a.domains
+		return alternative{m}
+	}
+	return alternative{m, {Principals: a.domains}}
+}
+
+func (c *conversion) source(s *api.Source) attributes {
+	a := attributes{what: "a source"}
+	values(&a, "principals", &a.match.Principals, s.GetPrincipals(), c.principals)
+	values(&a, "notPrincipals", &a.match.NotPrincipals, s.GetNotPrincipals(), c.principals)
+	values(&a, "namespaces", &a.match.Namespaces, s.GetNamespaces(), text)
+	values(&a, "notNamespaces", &a.match.NotNamespaces, s.GetNotNamespaces(), text)
+	values(&a, "serviceAccounts", &a.match.ServiceAccounts, s.GetServiceAccounts(), c.serviceAccount)
+	values(&a, "notServiceAccounts", &a.match.NotServiceAccounts, s.GetNotServiceAccounts(), c.serviceAccount)
+	values(&a, "ipBlocks", &a.match.SourceIPs, s.GetIpBlocks(), ipBlock)
+	values(&a, "notIpBlocks", &a.match.NotSourceIPs, s.GetNotIpBlocks(), ipBlock)
+	values(&a, "trustDomains", &a.domains, s.GetTrustDomains(), c.trustDomain)
+	values(&a, "notTrustDomains", &a.match.NotPrincipals, s.GetNotTrustDomains(), c.trustDomain)
+	a.refuse("requestPrincipals", s.GetRequestPrincipals())
+	a.refuse("notRequestPrincipals", s.GetNotRequestPrincipals())
+	a.refuse("remoteIpBlocks", s.GetRemoteIpBlocks())
+	a.refuse("notRemoteIpBlocks", s.GetNotRemoteIpBlocks())
+	return a
+}
+
+func (c *conversion) operation(o *api.Operation) attributes {
+	a := attributes{what: "an operation"}
+	values(&a, "ports", &a.match.DestinationPorts, o.GetPorts(), port)
+	values(&a, "notPorts", &a.match.NotDestinationPorts, o.GetNotPorts(), port)
+	a.refuse("hosts", o.GetHosts())
+	a.refuse("notHosts", o.GetNotHosts())
+	a.refuse("methods", o.GetMethods())
+	a.refuse("notMethods", o.GetNotMethods())
+	a.refuse("paths", o.GetPaths())
+	a.refuse("notPaths", o.GetNotPaths())
+	return a
+}
+
+func (c *conversion) when(w *api.Condition) attributes {
+	a := attributes{what: "condition " + strconv.Quote(w.GetKey())}
+	m, yes, no := &a.match, w.GetValues(), w.GetNotValues()
+	switch w.GetKey() {
+	case "source.principal":
+		values(&a, w.Key, &m.Principals, yes, c.principals)
+		values(&a, w.Key, &m.NotPrincipals, no, c.principals)
+	case "source.trustDomain":
+		values(&a, w.Key, &m.Principals, yes, c.trustDomain)
+		values(&a, w.Key, &m.NotPrincipals, no, c.trustDomain)
+	case "source.namespace":
+		values(&a, w.Key, &m.Namespaces, yes, text)
+		values(&a, w.Key, &m.NotNamespaces, no, text)
+	case "source.serviceAccount":
+		values(&a, w.Key, &m.ServiceAccounts, yes, c.serviceAccount)
+		values(&a, w.Key, &m.NotServiceAccounts, no, c.serviceAccount)
+	case "source.ip":
+		values(&a, w.Key, &m.SourceIPs, yes, ipBlock)
+		values(&a, w.Key, &m.NotSourceIPs, no, ipBlock)
+	case "destination.ip":
+		values(&a, w.Key, &m.DestinationIPs, yes, ipBlock)
+		values(&a, w.Key, &m.NotDestinationIPs, no, ipBlock)
+	case "destination.port":
+		values(&a, w.Key, &m.DestinationPorts, yes, port)
+		values(&a, w.Key, &m.NotDestinationPorts, no, port)
+	default:
+		a.trouble = append(a.trouble, trouble{a.what, "cannot be seen at L4"})
+	}
+	return a
+}
+
+// refuse notes an attribute of requests, if it is used.
+func (a *attributes) refuse(name string, values []string) {
+	if len(values) > 0 {
+		a.trouble = append(a.trouble, trouble{name, "cannot be seen at L4"})
+	}
+}
+
+// values reads a list. One value that cannot be read spoils the list: without
+// it a positive list would demand something else than its author meant, and a
+// negative one would except less.
+func values[T any](a *attributes, name string, to *[]T, in []string, read func(string) ([]T, string)) {
+	var out []T
+	for _, text := range in {
+		v, why := read(text)
+		if why != "" {
+			a.trouble = append(a.trouble, trouble{name, strconv.Quote(text) + " " + why})
+			return
+		}
+		out = append(out, v...)
+	}
+	if len(out) > 0 {
+		*to = append(*to, out...)
+		a.set = true
+	}
+}
+
+// text reads the forms "*", "*x", "x*" and "x".
+func text(s string) ([]mesh.StringMatch, string) {
+	switch {
+	case s == "":
+		return nil, "is empty"
+	case s == "*":
+		return []mesh.StringMatch{{Op: mesh.OpPresence}}, ""
+	case strings.HasPrefix(s, "*"):
+		return []mesh.StringMatch{{Op: mesh.OpSuffix, Value: s[1:]}}, ""
+	case strings.HasSuffix(s, "*"):
+		return []mesh.StringMatch{{Op: mesh.OpPrefix, Value: s[:len(s)-1]}}, ""
+	}
+	return []mesh.StringMatch{{Op: mesh.OpExact, Value: s}}, ""
+}
+
+// principals reads an identity without its scheme. One of this mesh's trust
+// domain stands for the same account under every alias.
+func (c *conversion) principals(s string) ([]mesh.StringMatch, string) {
+	m, why := text(strings.TrimPrefix(s, "spiffe://"))
+	if why != "" || m[0].Op == mesh.OpPresence || m[0].Op == mesh.OpSuffix {
+		return m, why
+	}
+	domain, rest, whole := strings.Cut(m[0].Value, "/")
+	if !whole {
+		return m, ""
+	}
+	var out []mesh.StringMatch
+	for _, d := range c.aliases(domain) {
+		out = append(out, mesh.StringMatch{Op: m[0].Op, Value: d + "/" + rest})
+	}
+	return out, ""
+}
+
+// trustDomain reads a trust domain as the beginning of a principal.
+func (c *conversion) trustDomain(s string) ([]mesh.StringMatch, string) {
+	m, why := text(s)
+	switch {
+	case why != "":
+		return nil, why
+	case strings.Contains(s, "/"):
+		return nil, "is not a trust domain"
+	case m[0].Op == mesh.OpSuffix:
+		return nil, "cannot be compared at L4"
+	case m[0].Op == mesh.OpExact:
+		var out []mesh.StringMatch
+		for _, d := range c.aliases(s) {
+			out = append(out, mesh.StringMatch{Op: mesh.OpPrefix, Value: d + "/"})
+		}
+		return out, ""
+	}
+	return m, ""
+}
+
+// aliases are the trust domains that one stands for: the mesh's own, which
+// "cluster.local" also means, stands for all of its aliases.
+func (c *conversion) aliases(domain string) []string {
+	ours := append([]string{c.mesh.TrustDomain}, c.mesh.TrustDomainAliases...)
+	for _, d := range append(ours, "cluster.local") {
+		if domain == d {
+			return ours
+		}
+	}
+	return []string{domain}
+}
+
+// serviceAccount reads "namespace/name", or "name" in the policy's namespace.
+func (c *conversion) serviceAccount(s string) ([]mesh.ServiceAccount, string) {
+	namespace, name, ok := strings.Cut(s, "/")
+	if !ok {
+		namespace, name = c.namespace, s
+	}
+	if namespace == "" || name == "" || strings.ContainsAny(s, "*") || strings.Contains(name, "/") {
+		return nil, "is not a service account"
+	}
+	return []mesh.ServiceAccount{{Namespace: namespace, Name: name}}, ""
+}
+
+func ipBlock(s string) ([]netip.Prefix, string) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		a = a.Unmap()
+		return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}, ""
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return nil, "is not an address or CIDR block"
+	}
+	if a := p.Addr(); a.Is4In6() {
+		if p.Bits() < 96 {
+			return nil, "is not an address or CIDR block"
+		}
+		p = netip.PrefixFrom(a.Unmap(), p.Bits()-96)
+	}
+	return []netip.Prefix{p.Masked()}, ""
+}
+
+func port(s string) ([]uint16, string) {
+	p, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || p == 0 {
+		return nil, "is not a port"
+	}
+	return []uint16{uint16(p)}, ""
+}

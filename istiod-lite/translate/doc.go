@@ -1,0 +1,47 @@
+// Package translate turns what users wrote and what Kubernetes observed into
+// the mesh's own model: pods and endpoint slices into workloads, services into
+// services, authorization and peer authentication into L4 policies.
+//
+// It owns the meaning of the user's API at L4, and closes where a policy says
+// what L4 cannot see: a DENY is widened, an ALLOW rule is left out, and a
+// condition says so. It refuses to fail: a user's mistake is a Condition. It is
+// pure; Translate is the whole of it, and a Translator gives the same result
+// while redoing only what a change touches. Called by istiod-lite's root with
+// sets from istiod-lite/kube or from files.
+package translate
+
+import (
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+)
+
+// Condition types and reasons; the names are Istio's.
+const (
+	// TypeZtunnelAccepted is on AuthorizationPolicies that ztunnel enforces,
+	// and on PeerAuthentications of which something is not.
+	TypeZtunnelAccepted = "ZtunnelAccepted"
+	// TypeWaypointBound is on Services that name a waypoint.
+	TypeWaypointBound = "istio.io/WaypointBound"
+
+	ReasonAccepted           = "Accepted"
+	ReasonUnsupportedValue   = "UnsupportedValue"
+	ReasonWaypointAccepted   = "WaypointAccepted"
+	ReasonWaypointIsNotReady = "WaypointIsNotReady"
+)
+
+// Condition is what the user is told in the status of an object.
+type Condition struct {
+	Object objects.Ref
+	// Generation is the object's that was looked at.
+	Generation int64
+	Type       string
+	Status     bool
+	Reason     string
+	// Message is sentences for the user.
+	Message string
+}
+
+// Translate makes the model of a set, with the conditions sorted by object.
+func Translate(set objects.Set) (mesh.Model, []Condition) {
+	return New().Update(set, nil)
+}

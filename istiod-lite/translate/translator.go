@@ -1,0 +1,309 @@
+package translate
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+)
+
+// Translator translates a set again and again, and redoes only what changed
+// objects touch. What comes out the same keeps its pointer, so that later
+// stages see what changed by comparing pointers. It belongs to one goroutine.
+type Translator struct {
+	// seen is the objects as they were at the last Update.
+	seen objects.Set
+
+	podsIn      groups[string]      // by namespace
+	podsOn      groups[string]      // by node
+	slicesOf    groups[objects.Key] // by service
+	slicesOn    groups[string]      // by node, those that make workloads
+	slicesOfPod groups[objects.Key] // that name a pod
+	peersIn     groups[string]      // PeerAuthentications by namespace
+	waypointed  map[objects.Key]bool
+
+	serviceSelectors selectors
+	policySelectors  selectors
+	peerSelectors    selectors
+
+	strictMesh       bool
+	strictNamespaces map[string]bool // of the namespaces with a mode of their own
+
+	workloads  published[string, *mesh.Workload]
+	services   published[mesh.ServiceKey, *mesh.Service]
+	policies   published[mesh.PolicyKey, *mesh.Policy]
+	conditions map[objects.Ref]Condition
+	fromSlice  map[objects.Key][]string // UIDs made of a slice
+	peerings   map[objects.Key]peering  // by PeerAuthentication
+	listed     []Condition              // conditions, sorted; nil when stale
+}
+
+// New makes a Translator that has seen nothing.
+func New() *Translator {
+	t := &Translator{}
+	t.forget()
+	return t
+}
+
+func (t *Translator) forget() {
+	*t = Translator{
+		podsIn: groups[string]{}, podsOn: groups[string]{}, slicesOf: groups[objects.Key]{}, slicesOn: groups[string]{},
+		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypointed: map[objects.Key]bool{},
+		serviceSelectors: selectors{}, policySelectors: selectors{}, peerSelectors: selectors{},
+		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref]Condition{},
+		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
+		// What came out before is kept to keep the pointers of what does not change.
+		workloads: t.workloads, services: t.services, policies: t.policies,
+	}
+}
+
+// Update translates the set. changed names every object that was put, deleted
+// or replaced since the last Update; nil means that anything may have been.
+// The result is not touched by later Updates.
+func (t *Translator) Update(set objects.Set, changed []objects.Ref) (mesh.Model, []Condition) {
+	set.Mesh = set.Mesh.WithDefaults()
+	if changed == nil || !reflect.DeepEqual(set.Mesh, t.seen.Mesh) {
+		t.rebuild(set)
+	} else {
+		d := newDirty()
+		for _, ref := range changed {
+			t.see(set, ref, d)
+		}
+		t.redo(d)
+	}
+	if t.listed == nil {
+		t.listed = sortedConditions(t.conditions)
+	}
+	m := mesh.Model{Workloads: t.workloads.publish(), Services: t.services.publish(), Policies: t.policies.publish()}
+	return m, t.listed
+}
+
+// rebuild looks at everything, and drops what no object makes any more.
+func (t *Translator) rebuild(set objects.Set) {
+	t.forget()
+	t.seen.Mesh = set.Mesh
+	t.workloads.begin()
+	t.services.begin()
+	t.policies.begin()
+	d := newDirty()
+	for _, ref := range refs(set) {
+		t.see(set, ref, d)
+	}
+	t.redo(d)
+	t.workloads.end()
+	t.services.end()
+	t.policies.end()
+}
+
+// refs names everything in a set.
+func refs(set objects.Set) []objects.Ref {
+	var out []objects.Ref
+	out = appendRefs(out, objects.KindNode, set.Nodes)
+	out = appendRefs(out, objects.KindNamespace, set.Namespaces)
+	out = appendRefs(out, objects.KindService, set.Services)
+	out = appendRefs(out, objects.KindEndpointSlice, set.EndpointSlices)
+	out = appendRefs(out, objects.KindAuthorizationPolicy, set.AuthorizationPolicies)
+	out = appendRefs(out, objects.KindPeerAuthentication, set.PeerAuthentications)
+	return appendRefs(out, objects.KindPod, set.Pods)
+}
+
+func appendRefs[T any](out []objects.Ref, kind objects.Kind, in map[objects.Key]T) []objects.Ref {
+	for k := range in {
+		out = append(out, objects.Ref{Kind: kind, Key: k})
+	}
+	return out
+}
+
+func sortedConditions(in map[objects.Ref]Condition) []Condition {
+	out := slices.AppendSeq(make([]Condition, 0, len(in)), maps.Values(in))
+	slices.SortFunc(out, func(a, b Condition) int { return strings.Compare(a.Object.String(), b.Object.String()) })
+	return out
+}
+
+// dirty is what must be made anew.
+type dirty struct {
+	pods, services, slices, policies, peers map[objects.Key]bool
+	levels                                  bool // namespace-wide PeerAuthentication
+}
+
+func newDirty() *dirty {
+	return &dirty{
+		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
+		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{},
+	}
+}
+
+// redo makes it, each thing once.
+func (t *Translator) redo(d *dirty) {
+	if d.levels {
+		t.redoLevels(d)
+	}
+	for k := range d.policies {
+		t.redoPolicy(k)
+	}
+	for k := range d.peers {
+		t.redoPeer(k)
+	}
+	t.redoStrict()
+	for k := range d.services {
+		t.redoService(k)
+	}
+	t.redoWaypoints()
+	for k := range d.slices {
+		t.redoSlice(k)
+	}
+	for k := range d.pods {
+		t.redoPod(k)
+	}
+}
+
+func (t *Translator) redoService(k objects.Key) {
+	var out *mesh.Service
+	if s := t.seen.Services[k]; s != nil {
+		out = meshService(t.seen.Mesh, s, t.seen.Namespaces[objects.Key{Name: k.Namespace}])
+	}
+	delete(t.waypointed, k)
+	if out == nil {
+		t.services.del(serviceKey(t.seen.Mesh, k))
+		return
+	}
+	t.services.put(out.Key(), out)
+	if !out.Waypoint.IsZero() {
+		t.waypointed[k] = true
+	}
+}
+
+// redoWaypoints tells the owners of services whether their waypoints are
+// there. Few services name one.
+func (t *Translator) redoWaypoints() {
+	for ref := range t.conditions {
+		if ref.Kind == objects.KindService && !t.waypointed[ref.Key] {
+			t.tell(ref, nil)
+		}
+	}
+	for k := range t.waypointed {
+		g := t.services.get(serviceKey(t.seen.Mesh, k)).Waypoint
+		c := waypointCondition(t.seen.Services[k], g, t.services.get(g.Service) != nil)
+		t.tell(c.Object, &c)
+	}
+}
+
+func (t *Translator) redoSlice(k objects.Key) {
+	var uids []string
+	if s := t.seen.EndpointSlices[k]; s != nil {
+		svc := t.seen.Services[sliceService(s)]
+		if svc != nil && svc.Spec.Type != corev1.ServiceTypeExternalName {
+			for _, w := range sliceWorkloads(t.seen.Mesh, svc, s, t.locality) {
+				t.workloads.put(w.UID, w)
+				uids = append(uids, w.UID)
+			}
+		}
+	}
+	for _, uid := range t.fromSlice[k] {
+		if !slices.Contains(uids, uid) {
+			t.workloads.del(uid)
+		}
+	}
+	delete(t.fromSlice, k)
+	if len(uids) > 0 {
+		t.fromSlice[k] = uids
+	}
+}
+
+func (t *Translator) redoPod(k objects.Key) {
+	uid := podUID(t.seen.Mesh.ClusterID, k)
+	pod := t.seen.Pods[k]
+	var w *mesh.Workload
+	if pod != nil {
+		w = podWorkload(t.seen.Mesh, pod, t.locality(pod.Spec.NodeName))
+	}
+	if w == nil {
+		t.workloads.del(uid)
+		return
+	}
+	w.Waypoint = podWaypoint(t.seen.Mesh, pod)
+	w.Services = t.servicesOf(pod)
+	w.Policies = t.policiesOf(pod)
+	t.workloads.put(uid, w)
+}
+
+func (t *Translator) locality(node string) mesh.Locality {
+	return localityOf(t.seen.Nodes[objects.Key{Name: node}])
+}
+
+// servicesOf are the services that select a pod, and those without a selector
+// whose slices name it.
+func (t *Translator) servicesOf(pod *corev1.Pod) map[mesh.ServiceKey][]mesh.Port {
+	out := map[mesh.ServiceKey][]mesh.Port{}
+	for _, k := range t.serviceSelectors.find(pod.Namespace, pod.Labels) {
+		out[serviceKey(t.seen.Mesh, k)] = podPorts(t.seen.Services[k], pod)
+	}
+	for k := range t.slicesOfPod[objects.Key{Namespace: pod.Namespace, Name: pod.Name}] {
+		slice := t.seen.EndpointSlices[k]
+		svc := t.seen.Services[sliceService(slice)]
+		if svc == nil || len(svc.Spec.Selector) > 0 || svc.Spec.Type == corev1.ServiceTypeExternalName {
+			continue
+		}
+		key := serviceKey(t.seen.Mesh, sliceService(slice))
+		if _, ok := out[key]; !ok { // dual stack has a slice for each family
+			out[key] = slicePorts(svc, slice)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	return out
+}
+
+// policiesOf are the keys of the selector policies that apply to a pod, sorted.
+func (t *Translator) policiesOf(pod *corev1.Pod) []mesh.PolicyKey {
+	var out []mesh.PolicyKey
+	namespaces := []string{pod.Namespace}
+	if root := t.seen.Mesh.RootNamespace; root != pod.Namespace {
+		namespaces = append(namespaces, root)
+	}
+	for _, ns := range namespaces {
+		for _, k := range t.policySelectors.find(ns, pod.Labels) {
+			if key := (mesh.PolicyKey{Namespace: k.Namespace, Name: k.Name}); t.policies.get(key) != nil {
+				out = append(out, key)
+			}
+		}
+	}
+	out = append(out, t.peerPoliciesOf(pod)...)
+	slices.SortFunc(out, func(a, b mesh.PolicyKey) int { return strings.Compare(a.String(), b.String()) })
+	return out
+}
+
+func (t *Translator) redoPolicy(k objects.Key) {
+	ref := objects.Ref{Kind: objects.KindAuthorizationPolicy, Key: k}
+	key := mesh.PolicyKey{Namespace: k.Namespace, Name: k.Name}
+	var p *mesh.Policy
+	var c *Condition
+	if ap := t.seen.AuthorizationPolicies[k]; ap != nil {
+		p, c = authorization(t.seen.Mesh, ap)
+	}
+	if p == nil {
+		t.policies.del(key)
+	} else {
+		t.policies.put(key, p)
+	}
+	t.tell(ref, c)
+}
+
+func (t *Translator) tell(ref objects.Ref, c *Condition) {
+	old, had := t.conditions[ref]
+	switch {
+	case c == nil && had:
+		delete(t.conditions, ref)
+	case c != nil && (!had || old != *c):
+		t.conditions[ref] = *c
+	default:
+		return
+	}
+	t.listed = nil
+}
