@@ -74,7 +74,8 @@ func (f Flag) String() string {
 // Outcome is how a connection ended.
 type Outcome struct {
 	Flag Flag
-	// Err is nil for a connection that ended well.
+	// Err is nil for a connection that ended well. Without a flag it is noted,
+	// but no failure of the mesh's.
 	Err error
 	// Policy decided; empty if none did.
 	Policy mesh.PolicyKey

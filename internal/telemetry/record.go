@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
@@ -69,8 +70,8 @@ func (r *Recorder) Open(f Flow, start time.Time, c Counter) *Connection {
 func (c *Connection) Close(o Outcome) {
 	c.recorder.traffic.end(c.series, c.counted, o.Flag)
 	level, message := slog.LevelInfo, "connection complete"
-	if o.Err != nil {
-		level = slog.LevelError
+	if o.Flag != FlagNone {
+		level = slog.LevelError // a reset by an application, with an error but no flag, is daily life
 	}
 	ctx := context.Background()
 	if !c.recorder.log.Enabled(ctx, level) {
@@ -133,7 +134,8 @@ func flowAttrs(f *Flow, attrs []slog.Attr) []slog.Attr {
 
 func endAttrs(attrs []slog.Attr, w *mesh.Workload, id spiffe.ID, workload, namespace, identity, cluster string) []slog.Attr {
 	if w != nil {
-		attrs = append(attrs, slog.String(workload, w.Name), slog.String(namespace, w.Namespace))
+		// Baggage does not tell an instance's name.
+		attrs = append(attrs, slog.String(workload, cmp.Or(w.Name, w.OwnerName)), slog.String(namespace, w.Namespace))
 	}
 	if !id.IsZero() {
 		attrs = append(attrs, slog.String(identity, id.String()))

@@ -83,10 +83,3 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.cancel()
 	return err
 }
-
-// Reset closes c so that the application sees an error, not an orderly end: a
-// connection that the mesh refused has not been served.
-func Reset(c *net.TCPConn) {
-	c.SetLinger(0) // the close below is then a RST
-	c.Close()
-}

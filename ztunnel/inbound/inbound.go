@@ -1,0 +1,199 @@
+package inbound
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/policy"
+	"github.com/ambit-mesh/ambit/internal/relay"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/route"
+	"github.com/ambit-mesh/ambit/ztunnel/view"
+)
+
+// Config is what an Inbound works with; every field without a zero value is
+// required.
+type Config struct {
+	Store *view.Store
+	// Local waits for the record of the pod served.
+	Local func(ctx context.Context) (*mesh.Workload, error)
+	// Dial connects to the application from inside the pod, as source if that
+	// is valid.
+	Dial        func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
+	Connections *connections.Set
+	Recorder    *telemetry.Recorder
+	// LocalTimeout bounds the wait for the pod's record. Zero is 5 s.
+	LocalTimeout time.Duration
+	// ConnectTimeout bounds the dial of the application. Zero is 10 s.
+	ConnectTimeout time.Duration
+	// HalfOpen ends a connection of which one direction has ended and the other
+	// carried nothing for so long. Zero is one hour.
+	HalfOpen time.Duration
+}
+
+// Inbound serves one pod.
+type Inbound struct{ Config }
+
+// New fills the defaults.
+func New(c Config) *Inbound {
+	if c.LocalTimeout == 0 {
+		c.LocalTimeout = 5 * time.Second
+	}
+	if c.ConnectTimeout == 0 {
+		c.ConnectTimeout = 10 * time.Second
+	}
+	if c.HalfOpen == 0 {
+		c.HalfOpen = time.Hour
+	}
+	return &Inbound{c}
+}
+
+// Self is whose certificate the pod shows: a handshake waits for the pod's
+// record, since that tells the trust domain.
+func (i *Inbound) Self(ctx context.Context) (spiffe.ID, error) {
+	local, err := i.local(ctx)
+	if err != nil {
+		return spiffe.ID{}, err
+	}
+	return local.Identity(), nil
+}
+
+func (i *Inbound) local(ctx context.Context) (*mesh.Workload, error) {
+	ctx, cancel := context.WithTimeout(ctx, i.LocalTimeout)
+	defer cancel()
+	return i.Local(ctx)
+}
+
+// Refused records a peer that got no tunnel.
+func (i *Inbound) Refused(remote netip.AddrPort, err error) {
+	flag := telemetry.FlagHandshakeFailure
+	if _, ok := errors.AsType[*hbone.PeerError](err); ok {
+		flag = telemetry.FlagTLSFailure
+	}
+	flow := telemetry.Flow{Direction: telemetry.Inbound, SourceAddr: remote}
+	i.Recorder.Fail(flow, telemetry.Outcome{Flag: flag, Err: err})
+}
+
+// arrival is one connection on its way in.
+type arrival struct {
+	*Inbound
+	start   time.Time
+	request route.InboundRequest
+	local   *mesh.Workload
+	flow    telemetry.Flow
+	verdict policy.Verdict
+}
+
+// rejection is the answer to an arrival that does not get through.
+type rejection struct {
+	status int
+	reason string
+	flag   telemetry.Flag
+	err    error
+}
+
+func (a *arrival) reject(status int, flag telemetry.Flag, err error) *rejection {
+	return &rejection{status: status, reason: err.Error(), flag: flag, err: err}
+}
+
+// admit decides, tracks, judges and dials, in this order: an arrival is
+// tracked before its last verdict, so that no change of policy is missed. The
+// returned context ends when a policy cuts the connection.
+func (a *arrival) admit(ctx context.Context, tracked **connections.Conn) (context.Context, *net.TCPConn, *rejection) {
+	local, err := a.Inbound.local(ctx)
+	if err != nil {
+		return ctx, nil, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, err)
+	}
+	v := a.Store.View()
+	a.local, a.flow.Destination = local, local
+	a.describeSource(v)
+	d := route.Inbound(v, local, a.request)
+	a.flow.Service, a.verdict = d.Service, d.Verdict
+	if d.Status != hbone.StatusOK {
+		return ctx, nil, a.refused(d.Status, d.Reason)
+	}
+	if local.AppTunnelProxy {
+		return ctx, nil, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, errors.New("application tunnels with a PROXY header are not supported"))
+	}
+	facts := policy.Connection{Source: a.request.Source, SourceIP: a.request.SourceIP, Destination: d.Upstream}
+	ctx, *tracked = a.Connections.Track(ctx, connections.Info{
+		Direction: telemetry.Inbound, Source: a.flow.SourceAddr, Original: a.request.ConnDst, Actual: d.Upstream,
+		HBONE: a.request.Authority != "", Started: a.start, Policy: &facts, Peer: a.request.Source, Reason: a.verdict.String(),
+	})
+	if now := a.Store.View(); now != v {
+		if a.verdict = route.Judge(now, local, facts); !a.verdict.Allow {
+			return ctx, nil, a.refused(hbone.StatusUnauthorized, a.verdict.String())
+		}
+	}
+	app, no := a.dial(ctx, d.Upstream)
+	return ctx, app, no
+}
+
+// refused is a decision of route's.
+func (a *arrival) refused(status int, reason string) *rejection {
+	r := &rejection{status: status, reason: reason, flag: telemetry.FlagConnect, err: errors.New(reason)}
+	if status == hbone.StatusUnauthorized {
+		r.flag = telemetry.FlagDeny
+		r.err = fmt.Errorf("connection closed due to policy rejection: %s", reason)
+	}
+	return r
+}
+
+func (a *arrival) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, *rejection) {
+	dial, cancel := context.WithTimeout(ctx, a.ConnectTimeout)
+	defer cancel()
+	app, err := a.Dial(dial, to, a.request.SourceIP)
+	if err == nil {
+		return app, nil
+	}
+	if denied := cutBy(ctx); denied != nil {
+		a.verdict = denied.Verdict
+		return nil, a.refused(hbone.StatusUnauthorized, a.verdict.String())
+	}
+	return nil, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, fmt.Errorf("the application does not accept: %w", err))
+}
+
+// describeSource names the client for telemetry: the workload at its address
+// if that has the identity of the certificate, else what it says of itself.
+func (a *arrival) describeSource(v *view.View) {
+	w := v.WorkloadByAddress(a.local.Network, a.request.SourceIP)
+	if w != nil && (a.request.Source.IsZero() || w.Identity() == a.request.Source) {
+		a.flow.Source = w
+	}
+}
+
+// finish records the end of an arrival that was carried.
+func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, err error) {
+	o := telemetry.Outcome{Err: err, Policy: a.verdict.Policy, Reason: a.verdict.String()}
+	if denied := cutBy(ctx); denied != nil {
+		o = telemetry.Outcome{Flag: telemetry.FlagDeny, Err: denied, Policy: denied.Verdict.Policy, Reason: denied.Verdict.String()}
+	}
+	record.Close(o)
+}
+
+// fail records an arrival that did not get through.
+func (a *arrival) fail(r *rejection) {
+	o := telemetry.Outcome{Flag: r.flag, Err: r.err, Reason: r.reason}
+	if r.flag == telemetry.FlagDeny {
+		o.Policy = a.verdict.Policy
+	}
+	if a.local == nil {
+		a.Recorder.Fail(a.flow, o)
+		return
+	}
+	a.Recorder.Open(a.flow, a.start, new(relay.Counts)).Close(o)
+}
+
+// cutBy is the verdict that cut a connection, if one did.
+func cutBy(ctx context.Context) *connections.Denied {
+	denied, _ := errors.AsType[*connections.Denied](context.Cause(ctx))
+	return denied
+}
