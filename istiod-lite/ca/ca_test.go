@@ -335,7 +335,7 @@ func TestService(t *testing.T) {
 			pods: map[string]Pod{"istio-system/z1": {UID: "u1", ServiceAccount: "ztunnel", Node: "n1"}},
 			runs: map[string]bool{"n1 shop/front": true},
 		},
-		TrustDomain: "cluster.local", Trusted: []Account{{"istio-system", "ztunnel"}},
+		TrustDomain: func() string { return "cluster.local" }, Trusted: []Account{{"istio-system", "ztunnel"}},
 		Observe: func(o Outcome) { seen = append(seen, o) }, Logger: slog.New(slog.DiscardHandler),
 	})
 	l := bufconn.Listen(1 << 16)

@@ -45,7 +45,8 @@ type ServiceConfig struct {
 	Authority     *Authority
 	Authenticator Authenticator
 	Pods          Pods
-	TrustDomain   string
+	// TrustDomain is asked at each request, since the mesh settings may change.
+	TrustDomain func() string
 	// Trusted are the accounts of node proxies.
 	Trusted []Account
 	// Observe is told of each request; may be nil.
@@ -99,12 +100,12 @@ func (s *Service) create(ctx context.Context, csr []byte, wanted string, seconds
 	}
 	// Without impersonation the identity is the caller's own, whatever the
 	// request's names say.
-	id := spiffe.ID{TrustDomain: s.cfg.TrustDomain, Namespace: caller.Account.Namespace, ServiceAccount: caller.Account.Name}
+	id := spiffe.ID{TrustDomain: s.cfg.TrustDomain(), Namespace: caller.Account.Namespace, ServiceAccount: caller.Account.Name}
 	if wanted != "" {
 		if id, err = spiffe.Parse(wanted); err != nil {
 			return nil, id, Unauthorized, err
 		}
-		if err := Authorize(caller, s.cfg.Trusted, s.cfg.Pods, s.cfg.TrustDomain, id); err != nil {
+		if err := Authorize(caller, s.cfg.Trusted, s.cfg.Pods, s.cfg.TrustDomain(), id); err != nil {
 			return nil, id, Unauthorized, fmt.Errorf("%s asks for %s: %w", caller.Account, id, err)
 		}
 	}

@@ -1,0 +1,68 @@
+package kube
+
+import (
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/client-go/informers"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+)
+
+// The ConfigMap of mesh settings, and its key.
+const (
+	meshName = "istio"
+	meshKey  = "mesh"
+)
+
+// putMesh queues the mesh settings. Text that cannot be read leaves the last
+// settings, since the defaults could name another trust domain.
+func (w *Watcher) putMesh(cm *corev1.ConfigMap, gone bool) {
+	mesh := w.cfg.Mesh
+	if !gone {
+		var err error
+		if mesh, err = objects.ParseMesh(cm.Data[meshKey], w.cfg.Mesh); err != nil {
+			w.cfg.Logger.Error("mesh settings not taken, the last ones stay", "configmap", cm.Namespace+"/"+cm.Name, "reason", err)
+			return
+		}
+	}
+	w.cfg.Queue.Put(objects.Ref{Kind: objects.KindMesh}, mesh)
+}
+
+// refOf names a watched object.
+func refOf(object any) (objects.Ref, bool) {
+	var kind objects.Kind
+	switch object.(type) {
+	case *corev1.Pod:
+		kind = objects.KindPod
+	case *corev1.Service:
+		kind = objects.KindService
+	case *corev1.Node:
+		kind = objects.KindNode
+	case *corev1.Namespace:
+		kind = objects.KindNamespace
+	case *discoveryv1.EndpointSlice:
+		kind = objects.KindEndpointSlice
+	case *security.AuthorizationPolicy:
+		kind = objects.KindAuthorizationPolicy
+	case *security.PeerAuthentication:
+		kind = objects.KindPeerAuthentication
+	default:
+		return objects.Ref{}, false
+	}
+	m := object.(metav1.Object)
+	return objects.Ref{Kind: kind, Key: objects.Key{Namespace: m.GetNamespace(), Name: m.GetName()}}, true
+}
+
+// named watches objects of one name, in one namespace or all ("").
+func named(c kubernetes.Interface, namespace, name string) informers.SharedInformerFactory {
+	return informers.NewSharedInformerFactoryWithOptions(c, 0,
+		informers.WithNamespace(namespace),
+		informers.WithTransform(strip),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
+			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
+		}))
+}
