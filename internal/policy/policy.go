@@ -78,10 +78,13 @@ type Set struct {
 	Unknown  []mesh.PolicyKey
 }
 
-// Evaluate gives the verdict of s on c: an unknown policy closes, then any
-// DENY match closes, then any ALLOW match opens, then ALLOW policies without a
+// Evaluate gives the verdict of s on c: any DENY match closes, an unknown policy
+// closes, then any ALLOW match opens, then ALLOW policies without a
 // match close, then it is open.
 func Evaluate(s Set, c Connection) Verdict {
+	// An address has many forms and a block contains only one of them.
+	c.SourceIP = c.SourceIP.Unmap().WithZone("")
+	c.Destination = netip.AddrPortFrom(c.Destination.Addr().Unmap().WithZone(""), c.Destination.Port())
 	var dry []mesh.PolicyKey
 	var allow, applies *mesh.Policy
 	allowRule := -1
@@ -136,10 +139,13 @@ func matchClause(cl mesh.Clause, c Connection) bool {
 // matchOne is true when m has an attribute and all of its attributes hold.
 func matchOne(m *mesh.Match, c Connection) bool {
 	account := mesh.ServiceAccount{Namespace: c.Source.Namespace, Name: c.Source.ServiceAccount}
-	var set, ok = false, true
-	attribute(&set, &ok, m.Principals, m.NotPrincipals, func(x mesh.StringMatch) bool { return x.Matches(c.Source.Principal()) })
+	// Without an identity no principal and no account matches, not even by an
+	// empty text; the namespace is compared as "" (dataplane spec 5.3).
+	known := !c.Source.IsZero()
+	set, ok := false, true
+	attribute(&set, &ok, m.Principals, m.NotPrincipals, func(x mesh.StringMatch) bool { return known && x.Matches(c.Source.Principal()) })
 	attribute(&set, &ok, m.Namespaces, m.NotNamespaces, func(x mesh.StringMatch) bool { return x.Matches(c.Source.Namespace) })
-	attribute(&set, &ok, m.ServiceAccounts, m.NotServiceAccounts, func(x mesh.ServiceAccount) bool { return !c.Source.IsZero() && x == account })
+	attribute(&set, &ok, m.ServiceAccounts, m.NotServiceAccounts, func(x mesh.ServiceAccount) bool { return known && x == account })
 	attribute(&set, &ok, m.SourceIPs, m.NotSourceIPs, func(x netip.Prefix) bool { return x.Contains(c.SourceIP) })
 	attribute(&set, &ok, m.DestinationIPs, m.NotDestinationIPs, func(x netip.Prefix) bool { return x.Contains(c.Destination.Addr()) })
 	attribute(&set, &ok, m.DestinationPorts, m.NotDestinationPorts, func(x uint16) bool { return x == c.Destination.Port() })
