@@ -29,7 +29,7 @@ demo: tools ## the mesh at work: a two-node cluster, a shop, encryption and poli
 	@$(GO) run ./e2e/cmd/demo
 
 down: ## remove every trace of every cluster we made (caches stay until clean)
-	@$(GO) run ./e2e/cmd/demo -down
+	@$(GO) run ./e2e/cluster/cmd/cluster down --all
 
 # --- proof ----------------------------------------------------------------
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -106,6 +107,9 @@ func (s *Stage) raise(ctx context.Context) error {
 	if err := supply.Build(ctx, supply.Config{Checkout: s.Checkout, Log: s.log}); err != nil {
 		return err
 	}
+	if err := linkKubectl(filepath.Join(s.Checkout, "build", "bin")); err != nil {
+		return err
+	}
 	s.Step("building the images")
 	archives, err := images.Build(ctx, images.Config{Checkout: s.Checkout, Names: s.imageNames("pause", "coredns"), Log: s.log})
 	if err != nil {
@@ -124,6 +128,16 @@ func (s *Stage) raise(ctx context.Context) error {
 		return err
 	}
 	return s.connect(s.Cluster.Kubeconfig())
+}
+
+// linkKubectl gives users of the cluster a kubectl: the programs of Kubernetes
+// are one binary that goes by the name it is called by.
+func linkKubectl(bin string) error {
+	link := filepath.Join(bin, "kubectl")
+	if err := os.Symlink("kube", link); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("linking kubectl: %w", err)
+	}
+	return nil
 }
 
 // imageNames are the images of the stage: the mesh, echo, the play's, and more.

@@ -1,0 +1,176 @@
+// Package sabotage breaks the product on purpose and looks who notices. It owns
+// the list of breaks (table.go), each a small replacement in one source file
+// that exists only in a build overlay, so that no switch for it is in the
+// product; it refuses to touch the tree. Called by the sabotage command.
+package sabotage
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Sabotage is one way to break the product.
+type Sabotage struct {
+	// Name says what no longer works.
+	Name string
+	// File is the source file, from the root of the checkout.
+	File string
+	// Old must be in File exactly once; New takes its place.
+	Old, New string
+	// Tests are those that must turn red. Every one of them must pass on the
+	// product as it is.
+	Tests []Test
+	// Root is set when the tests need root, for network namespaces.
+	Root bool
+}
+
+// Test is one named test of one package.
+type Test struct{ Package, Name string }
+
+func (t Test) String() string { return t.Package + " " + t.Name }
+
+// Verdict is what became of one sabotage.
+type Verdict struct {
+	Sabotage Sabotage
+	// Red are the tests that noticed, Green those that did not.
+	Red, Green []Test
+	// Err is why there is no verdict: the break does not apply or compile, or
+	// the tests fail without it.
+	Err error
+}
+
+// Noticed reports whether every test named turned red.
+func (v Verdict) Noticed() bool { return v.Err == nil && len(v.Red) > 0 && len(v.Green) == 0 }
+
+// Run commits one sabotage in a copy of its file and runs its tests.
+func Run(ctx context.Context, checkout string, s Sabotage) Verdict {
+	v := Verdict{Sabotage: s}
+	dir, err := os.MkdirTemp("", "ambit-sabotage-")
+	if err != nil {
+		return Verdict{Sabotage: s, Err: err}
+	}
+	defer os.RemoveAll(dir)
+	overlay, err := plant(checkout, dir, s)
+	if err != nil {
+		return Verdict{Sabotage: s, Err: err}
+	}
+	for _, t := range s.Tests {
+		result, err := runTest(ctx, checkout, overlay, t)
+		switch {
+		case err != nil:
+			v.Err = err
+			return v
+		case result == "fail":
+			v.Red = append(v.Red, t)
+		default:
+			v.Green = append(v.Green, t)
+		}
+	}
+	return v
+}
+
+// Baseline runs every test of the sabotages on the product as it is: a test
+// that is red anyway, or skipped, proves nothing.
+func Baseline(ctx context.Context, checkout string, list []Sabotage) error {
+	var seen []Test
+	for _, s := range list {
+		for _, t := range s.Tests {
+			if slices.Contains(seen, t) {
+				continue
+			}
+			seen = append(seen, t)
+			result, err := runTest(ctx, checkout, "", t)
+			if err != nil {
+				return err
+			}
+			if result != "pass" {
+				return fmt.Errorf("without any sabotage the test %s gives %q, want pass", t, result)
+			}
+		}
+	}
+	return nil
+}
+
+// plant writes the broken file and the overlay that puts it in place.
+func plant(checkout, dir string, s Sabotage) (overlay string, err error) {
+	path := filepath.Join(checkout, s.File)
+	src, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("the sabotage no longer applies: %w", err)
+	}
+	if n := bytes.Count(src, []byte(s.Old)); n != 1 {
+		return "", fmt.Errorf("the sabotage no longer applies: %s holds %d times:\n%s", s.File, n, s.Old)
+	}
+	broken := filepath.Join(dir, filepath.Base(path))
+	if err := os.WriteFile(broken, bytes.Replace(src, []byte(s.Old), []byte(s.New), 1), 0o644); err != nil {
+		return "", err
+	}
+	body, err := json.Marshal(map[string]map[string]string{"Replace": {path: broken}})
+	if err != nil {
+		return "", err
+	}
+	overlay = filepath.Join(dir, "overlay.json")
+	return overlay, os.WriteFile(overlay, body, 0o644)
+}
+
+// runTest gives the outcome of one test: pass, fail or skip. A test that did
+// not come to a verdict of its own (it was not found, or the code does not
+// compile) is an error; one that died by panic or timeout counts as failed.
+func runTest(ctx context.Context, checkout, overlay string, t Test) (string, error) {
+	args := []string{"test", "-json", "-count=1", "-timeout=300s", "-run", "^" + t.Name + "$"}
+	if overlay != "" {
+		args = append(args, "-overlay", overlay)
+	}
+	cmd := exec.CommandContext(ctx, "go", append(args, "./"+t.Package)...)
+	cmd.Dir = checkout
+	out, err := cmd.CombinedOutput()
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
+	if result := outcome(out, t.Name); result != "" {
+		return result, nil
+	}
+	return "", fmt.Errorf("test %s came to no verdict (%v):\n%s", t, err, tail(out))
+}
+
+// outcome reads go test's JSON for the verdict on one top-level test.
+func outcome(out []byte, name string) string {
+	started, result := false, ""
+	for line := range bytes.Lines(out) {
+		var e struct{ Action, Test string }
+		if json.Unmarshal(line, &e) != nil {
+			continue
+		}
+		switch {
+		case e.Test == name && e.Action == "run":
+			started = true
+		case e.Test == name && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip"):
+			result = e.Action
+		case e.Test == "" && e.Action == "fail" && started && result == "":
+			result = "fail" // the test took the whole process with it
+		}
+	}
+	return result
+}
+
+// tail is the readable end of go test's JSON.
+func tail(out []byte) string {
+	var lines []string
+	for line := range bytes.Lines(out) {
+		var e struct{ Output string }
+		if json.Unmarshal(line, &e) != nil {
+			e.Output = string(line)
+		}
+		if s := strings.TrimRight(e.Output, "\n"); s != "" {
+			lines = append(lines, "  "+s)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-20):], "\n")
+}
