@@ -33,9 +33,6 @@ func (c Client) Add(ctx context.Context, a Add) error { return c.post(ctx, AddPa
 // Del tells of a sandbox that ends.
 func (c Client) Del(ctx context.Context, d Del) error { return c.post(ctx, DelPath, d) }
 
-// Uninstall asks the agent to remove the mesh from its node and waits for it.
-func (c Client) Uninstall(ctx context.Context) error { return c.post(ctx, UninstallPath, struct{}{}) }
-
 func (c Client) post(ctx context.Context, path string, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {

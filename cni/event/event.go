@@ -2,9 +2,8 @@
 // over a socket on the node, one request for each sandbox that is made or
 // ended. The agent answers 200 once the pod may start.
 //
-// It refuses decisions: cni/plugin calls it, cni/agent serves it, and cmd asks
-// the running agent to uninstall by it. It stays small, for the plugin is run
-// anew for each pod.
+// It refuses decisions: cni/plugin calls it, cni/agent serves it. It stays
+// small, for the plugin is run anew for each pod.
 package event
 
 // DefaultSocket is where the agent listens on the node.
@@ -17,10 +16,6 @@ const (
 	AddPath = "/cmdadd"
 	// DelPath takes a Del; the answer does not matter.
 	DelPath = "/cmddel"
-	// UninstallPath takes nothing: the agent removes everything of the mesh
-	// from its node, answers 200 when all is gone, and installs nothing again
-	// until it is restarted.
-	UninstallPath = "/uninstall"
 )
 
 // Add is a sandbox whose network is made and whose containers have not started.

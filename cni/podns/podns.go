@@ -133,15 +133,18 @@ func index(wanted []Wanted) map[string]string {
 // cri-containerd-ID.scope. A static pod's UID has no dashes.
 var names = regexp.MustCompile(`[0-9a-f]{64}|[0-9a-f]{8}([-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32}`)
 
-// owner finds whose cgroup file this is; "" if nobody's or of more than one.
+// owner finds whose cgroup file this is; "" if nobody's or of more than one,
+// as a pod's that makes itself a cgroup with another's name.
 func owner(cgroups string, owners map[string]string) string {
 	uid := ""
 	for _, name := range names.FindAllString(cgroups, -1) {
 		o := owners[strings.ReplaceAll(name, "_", "-")]
-		if o == "" || o == uid {
+		switch {
+		case o == "" && len(name) == len("00000000-0000-0000-0000-000000000000"):
+			return "" // a pod that is not looked for
+		case o == "" || o == uid:
 			continue
-		}
-		if uid != "" {
+		case uid != "":
 			return ""
 		}
 		uid = o

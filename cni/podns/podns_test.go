@@ -29,6 +29,7 @@ func TestOwner(t *testing.T) {
 		{"a static pod", "0::/kubepods/pod" + strings.Repeat("d", 32) + "/x\n", strings.Repeat("d", 32)},
 		{"another pod", "0::/kubepods/pod99999999-2222-3333-4444-555555555555/x\n", ""},
 		{"no pod", "0::/system.slice/containerd.service\n", ""},
+		{"a pod that makes itself a cgroup of another's name", "0::/kubepods/pod99999999-2222-3333-4444-555555555555/x/pod" + uidA + "\n", ""},
 		{"two pods at once are nobody", "2:cpu:/pod" + uidA + "\n1:memory:/pod" + uidB + "\n", ""},
 	} {
 		if got := owner(c.cgroups, owners); got != c.want {

@@ -1,0 +1,137 @@
+package chain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// Config says where things are, as this process sees them.
+type Config struct {
+	// Source is the plugin's binary in our image.
+	Source string
+	// BinDir and ConfDir are the node's directories.
+	BinDir, ConfDir string
+	// Entry is the plugin's configuration; its Type is also the binary's name.
+	Entry Entry
+	// Installed is told of each installation and its outcome; nil is nobody.
+	Installed func(error)
+	// Log is required.
+	Log *slog.Logger
+}
+
+// Installer keeps the plugin installed.
+type Installer struct {
+	cfg   Config
+	log   *slog.Logger
+	ready atomic.Bool
+}
+
+// New makes an installer that has done nothing yet.
+func New(cfg Config) *Installer {
+	if cfg.Installed == nil {
+		cfg.Installed = func(error) {}
+	}
+	return &Installer{cfg: cfg, log: cfg.Log.With("component", "chain")}
+}
+
+// Ready reports whether the plugin is in place.
+func (i *Installer) Ready() bool { return i.ready.Load() }
+
+// lookAgain bounds how long a change that no notification told of can stand.
+const lookAgain = 30 * time.Second
+
+// Run installs the plugin and puts it back whenever it is taken away, until ctx
+// ends; what is installed then stays.
+func (i *Installer) Run(ctx context.Context) error {
+	watch, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watching the node's network configuration: %w", err)
+	}
+	defer watch.Close()
+	for _, dir := range []string{i.cfg.ConfDir, i.cfg.BinDir} {
+		if err := watch.Add(dir); err != nil {
+			return fmt.Errorf("watching %s: %w", dir, err)
+		}
+	}
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	var last string
+	for {
+		last = i.look(last)
+		select {
+		case <-ctx.Done():
+			return nil
+		case _, ok := <-watch.Events:
+			if !ok {
+				return errors.New("watching the node's network configuration ended")
+			}
+		case err := <-watch.Errors:
+			i.log.Warn("watching the node's network configuration", "error", err)
+		case <-again.C:
+		}
+	}
+}
+
+// look installs and says once what is wrong.
+func (i *Installer) look(last string) string {
+	changed, err := i.install()
+	i.ready.Store(err == nil)
+	switch {
+	case err != nil && err.Error() != last:
+		i.log.Warn("the plugin is not installed", "error", err)
+		i.cfg.Installed(err)
+	case err == nil && changed:
+		i.log.Info("plugin installed")
+		i.cfg.Installed(nil)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// install brings both about, the binary first.
+func (i *Installer) install() (changed bool, err error) {
+	binary, err := copyBinary(i.cfg.Source, i.binary())
+	if err != nil {
+		return false, err
+	}
+	files, err := readConfs(i.cfg.ConfDir)
+	if err != nil {
+		return binary, err
+	}
+	c, err := Plan(files, i.cfg.Entry)
+	if err != nil {
+		return binary, err
+	}
+	return binary || len(c.Write)+len(c.Remove) > 0, c.apply(i.cfg.ConfDir)
+}
+
+func (i *Installer) binary() string { return filepath.Join(i.cfg.BinDir, i.cfg.Entry.Type) }
+
+// Uninstall takes the plugin out of the chain, and then off the node. Run must
+// not be running.
+func (i *Installer) Uninstall() error {
+	i.ready.Store(false)
+	files, err := readConfs(i.cfg.ConfDir)
+	if err != nil {
+		return err
+	}
+	if err := Unplan(files, i.cfg.Entry.Type).apply(i.cfg.ConfDir); err != nil {
+		return err
+	}
+	if err := os.Remove(i.binary()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the plugin: %w", err)
+	}
+	i.log.Info("plugin removed")
+	return nil
+}
