@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -16,16 +17,21 @@ func (c *Cluster) Kubectl(ctx context.Context, stdin string, args ...string) (st
 	if err != nil {
 		return "", err
 	}
-	// The cache in the state directory goes with the cluster.
-	args = append([]string{"kubectl", "--kubeconfig", c.Kubeconfig(), "--cache-dir", filepath.Join(c.dir(), "kubectl-cache")}, args...)
-	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, "kube"), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(s.Bin, "kube"), append([]string{"kubectl"}, args...)...)
+	cmd.Env = c.KubectlEnv()
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, complaint bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := cmd.Run(); err != nil {
-		return out.String(), fmt.Errorf("%s: %w: %s", strings.Join(args[5:], " "), err, bytes.TrimSpace(complaint.Bytes()))
+		return out.String(), fmt.Errorf("%s: %w: %s", strings.Join(args, " "), err, bytes.TrimSpace(complaint.Bytes()))
 	}
 	return out.String(), nil
+}
+
+// KubectlEnv is the environment of a kubectl for this cluster. Its cache is in
+// the state directory and goes with the cluster.
+func (c *Cluster) KubectlEnv() []string {
+	return append(os.Environ(), "KUBECONFIG="+c.Kubeconfig(), "KUBECACHEDIR="+filepath.Join(c.dir(), "kubectl-cache"))
 }
 
 // deployDNS installs CoreDNS, with a copy on each of the first two nodes.

@@ -106,7 +106,7 @@ func kubectlCommand(o *options) *cobra.Command {
 			}
 			// Becomes kubectl, so that terminals and signals work as always.
 			kube := filepath.Join(s.Bin(), "kube")
-			return syscall.Exec(kube, append([]string{"kubectl"}, args...), append(os.Environ(), "KUBECONFIG="+c.Kubeconfig()))
+			return syscall.Exec(kube, append([]string{"kubectl"}, args...), c.KubectlEnv())
 		},
 	}
 }
