@@ -63,6 +63,21 @@ func (a *Authority) Use(m *Material) error {
 	return nil
 }
 
+// Replace signs with new material, if that leaves the mesh whole: proxies
+// trust the roots that came with their certificates, so the new ones must
+// hold all the old ones, or only leave some of them out. It reports whether
+// the material is another one than before.
+func (a *Authority) Replace(m *Material) (bool, error) {
+	old := a.material.Load()
+	if m.equal(old) {
+		return false, nil
+	}
+	if !contains(m.Roots, old.Roots) && !contains(old.Roots, m.Roots) {
+		return false, errors.New("signing material: the new roots neither hold the old ones nor are among them; add the new root beside the old one first")
+	}
+	return true, a.Use(m)
+}
+
 // Roots is the PEM bundle of what the mesh trusts.
 func (a *Authority) Roots() []byte { return encode(a.material.Load().Roots...) }
 

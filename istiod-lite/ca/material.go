@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"slices"
 	"time"
 )
 
@@ -164,4 +165,20 @@ func newSerial() (*big.Int, error) {
 		return nil, fmt.Errorf("making a serial number: %w", err)
 	}
 	return n.Add(n, big.NewInt(1)), nil
+}
+
+// equal compares what is signed with and trusted.
+func (m *Material) equal(o *Material) bool {
+	return m.Cert.Equal(o.Cert) && contains(m.Roots, o.Roots) && contains(o.Roots, m.Roots) &&
+		contains(m.Intermediates, o.Intermediates) && contains(o.Intermediates, m.Intermediates)
+}
+
+// contains reports whether every one of some is among all.
+func contains(all, some []*x509.Certificate) bool {
+	for _, c := range some {
+		if !slices.ContainsFunc(all, c.Equal) {
+			return false
+		}
+	}
+	return true
 }

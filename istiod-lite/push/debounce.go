@@ -10,7 +10,7 @@ import (
 // in few steps.
 const (
 	Quiet = 10 * time.Millisecond
-	Max   = time.Second
+	Max   = 250 * time.Millisecond
 )
 
 // Debounce calls act after changes: once none came for quiet, or max after the

@@ -1,0 +1,87 @@
+package istiodlite
+
+import (
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/ca"
+	"github.com/ambit-mesh/ambit/istiod-lite/feed"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+)
+
+// placement knows which pods run where, for the certificate authority.
+type placement struct {
+	mu   sync.RWMutex
+	pods map[objects.Key]ca.Pod
+	runs map[place]int // pods that have not ended
+}
+
+// place is a service account on a node.
+type place struct {
+	node    string
+	account ca.Account
+}
+
+func newPlacement() *placement {
+	return &placement{pods: map[objects.Key]ca.Pod{}, runs: map[place]int{}}
+}
+
+// Pod implements ca.Pods.
+func (p *placement) Pod(namespace, name string) (ca.Pod, bool) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	pod, ok := p.pods[objects.Key{Namespace: namespace, Name: name}]
+	return pod, ok
+}
+
+// Runs implements ca.Pods.
+func (p *placement) Runs(node string, account ca.Account) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.runs[place{node, account}] > 0
+}
+
+// update follows the pods among changed objects.
+func (p *placement) update(changes feed.Changes) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for ref, object := range changes {
+		if ref.Kind != objects.KindPod {
+			continue
+		}
+		p.dropLocked(ref.Key)
+		if pod, ok := object.(*corev1.Pod); ok {
+			p.addLocked(ref.Key, pod)
+		}
+	}
+}
+
+func (p *placement) addLocked(k objects.Key, pod *corev1.Pod) {
+	v := ca.Pod{
+		UID: string(pod.UID), Node: pod.Spec.NodeName, ServiceAccount: pod.Spec.ServiceAccountName,
+		Ended: pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
+	}
+	p.pods[k] = v
+	if at, ok := placeOf(k, v); ok {
+		p.runs[at]++
+	}
+}
+
+func (p *placement) dropLocked(k objects.Key) {
+	old, had := p.pods[k]
+	if !had {
+		return
+	}
+	delete(p.pods, k)
+	if at, ok := placeOf(k, old); ok {
+		if p.runs[at]--; p.runs[at] == 0 {
+			delete(p.runs, at)
+		}
+	}
+}
+
+// placeOf is where a pod counts; one that ended or has no node nowhere.
+func placeOf(k objects.Key, pod ca.Pod) (place, bool) {
+	return place{pod.Node, ca.Account{Namespace: k.Namespace, Name: pod.ServiceAccount}}, pod.Node != "" && !pod.Ended
+}

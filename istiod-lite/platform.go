@@ -1,0 +1,141 @@
+package istiodlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/ca"
+	"github.com/ambit-mesh/ambit/istiod-lite/feed"
+	"github.com/ambit-mesh/ambit/istiod-lite/kube"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
+)
+
+// platform is what the control plane stands on: a cluster, or a directory.
+type platform struct {
+	authenticator ca.Authenticator
+	// watch feeds the queue until ctx ends; synced is closed once all that
+	// was there is in it.
+	watch  func(context.Context) error
+	synced <-chan struct{}
+	// keys finds the signing material.
+	keys func(context.Context) (*ca.Material, error)
+	// write tells the platform's users what they are told, until ctx ends.
+	write func(context.Context) error
+	// tell takes the newest conditions; it does not wait.
+	tell func([]translate.Condition)
+}
+
+func (p *plane) cluster() platform {
+	if p.cfg.Cluster == nil {
+		return platform{}
+	}
+	c, log := *p.cfg.Cluster, p.log.With("component", "kube")
+	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log})
+	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
+	conditions := kube.NewConditions(c.Dynamic, log)
+	write := func(ctx context.Context) error {
+		changed := make(chan struct{}, 1)
+		tasks, ctx := errgroup.WithContext(ctx)
+		tasks.Go(func() error { return keys.Follow(ctx, p.replaceKeys(changed)) })
+		tasks.Go(func() error {
+			return kube.Lead(ctx, c.Kube, p.cfg.Namespace, p.cfg.Identity, log, func(ctx context.Context) error {
+				roots := &kube.Roots{Client: c.Kube, Bundle: p.authority.Roots, Changed: changed, Logger: log}
+				leading, ctx := errgroup.WithContext(ctx)
+				leading.Go(func() error { return roots.Run(ctx) })
+				leading.Go(func() error { return conditions.Run(ctx) })
+				return leading.Wait()
+			})
+		})
+		return tasks.Wait()
+	}
+	return platform{
+		authenticator: &kube.Tokens{Client: c.Kube, Audiences: p.cfg.Audiences},
+		watch:         w.Run, synced: w.Synced(), keys: keys.Load, write: write, tell: conditions.Want,
+	}
+}
+
+// replaceKeys signs with new material if that does not tear the mesh apart.
+func (p *plane) replaceKeys(changed chan<- struct{}) func(*ca.Material) error {
+	return func(m *ca.Material) error {
+		replaced, err := p.authority.Replace(m)
+		if err != nil || !replaced {
+			return err
+		}
+		p.log.Info("signing with new material", "expires", p.authority.Expires())
+		p.metrics.rootExpiry.Set(float64(p.authority.Expires().Unix()))
+		select {
+		case changed <- struct{}{}:
+		default: // one is pending already
+		}
+		return nil
+	}
+}
+
+func (p *plane) directory() platform {
+	d := p.cfg.Directory
+	f := feed.NewDirectory(d.Path, p.cfg.Mesh, p.queue, p.log.With("component", "feed"))
+	return platform{
+		authenticator: tokens(d.Tokens),
+		watch:         f.Run, synced: f.Synced(),
+		keys:  func(context.Context) (*ca.Material, error) { return keysIn(d.Keys, p.cfg.Mesh.TrustDomain) },
+		write: func(context.Context) error { return nil },
+		tell: func(all []translate.Condition) {
+			for _, c := range all {
+				if !c.Status {
+					p.log.Warn("not accepted as written", "object", c.Object.String(), "condition", c.Type, "reason", c.Message)
+				}
+			}
+		},
+	}
+}
+
+// tokens knows its callers by heart.
+type tokens map[string]ca.Caller
+
+// Authenticate implements ca.Authenticator.
+func (t tokens) Authenticate(_ context.Context, token string) (ca.Caller, error) {
+	c, ok := t[token]
+	if !ok || token == "" {
+		return ca.Caller{}, errors.New("unknown token")
+	}
+	return c, nil
+}
+
+// keysIn reads signing material from files named as in a Secret, and makes it
+// if the directory has none.
+func keysIn(dir, organization string) (*ca.Material, error) {
+	data := map[string][]byte{}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the signing key: %w", err)
+	}
+	for _, e := range entries {
+		if ext := filepath.Ext(e.Name()); ext == ".pem" || ext == ".crt" || ext == ".key" {
+			if data[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+				return nil, fmt.Errorf("reading the signing key: %w", err)
+			}
+		}
+	}
+	if len(data) > 0 {
+		return ca.ParseMaterial(data)
+	}
+	m, err := ca.NewRoot(organization, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	if data, err = m.Data(); err != nil {
+		return nil, err
+	}
+	for name, text := range data {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return nil, fmt.Errorf("writing the signing key: %w", err)
+		}
+	}
+	return m, nil
+}
