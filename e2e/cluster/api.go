@@ -114,7 +114,7 @@ func (n kubeNode) ready(since time.Time) error {
 			continue
 		case c.Status != "True":
 			return fmt.Errorf("not Ready: %s", c.Message)
-		case c.Heartbeat.Before(since.Truncate(time.Second)):
+		case c.Heartbeat.Before(since.Truncate(time.Second)): // it is told in whole seconds
 			return errors.New("no sign of life since it was started")
 		}
 		return nil
@@ -141,12 +141,33 @@ func (c *Cluster) awaitNodesSince(ctx context.Context, a *api, s *state, nodes [
 					return err
 				}
 			}
+			if err := a.renewed(ctx, n.Name, since); err != nil {
+				return err
+			}
 			return have.ready(since)
 		})
 		if err != nil {
 			return fmt.Errorf("node %s: %w%s", n.Name, err, c.lastWords(n.Name, "kubelet"))
 		}
 		c.log.Info("node is Ready", "node", n.Name)
+	}
+	return nil
+}
+
+// renewed says whether the node renewed its lease after since. The lease knows
+// the time to the microsecond, unlike the node's conditions.
+func (a *api) renewed(ctx context.Context, name string, since time.Time) error {
+	if since.IsZero() {
+		return nil
+	}
+	var lease struct {
+		Spec struct{ RenewTime time.Time }
+	}
+	if err := a.do(ctx, http.MethodGet, "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/"+name, nil, &lease); err != nil {
+		return err
+	}
+	if !lease.Spec.RenewTime.After(since) {
+		return errors.New("no sign of life since it was started")
 	}
 	return nil
 }
