@@ -36,7 +36,11 @@ func meshService(m objects.MeshConfig, s *corev1.Service, ns *corev1.Namespace) 
 		out.Addresses = append(out.Addresses, mesh.NetworkPrefix{Network: m.Network, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	for _, p := range tcpPorts(s) {
-		out.Ports = append(out.Ports, mesh.Port{Service: uint16(p.Port), Target: numericTarget(p), App: appProtocol(p)})
+		target := numericTarget(p)
+		if len(s.Spec.Selector) == 0 {
+			target = 0 // Kubernetes passes it over: the slices tell the ports
+		}
+		out.Ports = append(out.Ports, mesh.Port{Service: uint16(p.Port), Target: target, App: appProtocol(p)})
 	}
 	var nsDistribution string
 	if ns != nil {

@@ -72,6 +72,10 @@ type InboundRequest struct {
 	Source spiffe.ID
 	// SourceIP is the TCP peer's address.
 	SourceIP netip.Addr
+	// Host is the service hostname that the peer says it meant (header
+	// forwarded), if any. It only names the service for telemetry, and only
+	// if the pod is one of its endpoints.
+	Host string
 }
 
 // InboundDecision is the answer to an arrival.

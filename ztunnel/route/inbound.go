@@ -84,7 +84,7 @@ func tunnelled(v *view.View, local *mesh.Workload, in InboundRequest) InboundDec
 		port = local.AppTunnelPort
 	}
 	if service == nil {
-		service = serviceOfPort(v, local, port)
+		service = serviceMeant(v, local, in.Host, port)
 	}
 	return InboundDecision{Status: hbone.StatusOK, Upstream: netip.AddrPortFrom(in.ConnDst.Addr(), port), Service: service}
 }
@@ -129,6 +129,16 @@ func portOfHost(v *view.View, local *mesh.Workload, host string, port uint16) (*
 		return nil, 0, fmt.Errorf("the destination does not serve port %d of service %s", port, s.Key())
 	}
 	return s, target, nil
+}
+
+// serviceMeant is the service that the peer says it meant, or a guess.
+func serviceMeant(v *view.View, local *mesh.Workload, host string, port uint16) *mesh.Service {
+	if s := v.ServiceByHostname(strings.TrimSuffix(host, "."), local.Namespace); host != "" && s != nil {
+		if _, serves := local.Services[s.Key()]; serves {
+			return s
+		}
+	}
+	return serviceOfPort(v, local, port)
 }
 
 // serviceOfPort guesses the service of a connection to a pod's port, for
