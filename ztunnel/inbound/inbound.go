@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/relay"
@@ -30,6 +31,9 @@ type Config struct {
 	Dial        func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
+	// OriginalDst tells where a captured connection was going. Nil is
+	// linux.OriginalDst.
+	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
 	// LocalTimeout bounds the wait for the pod's record. Zero is 5 s.
 	LocalTimeout time.Duration
 	// ConnectTimeout bounds the dial of the application. Zero is 10 s.
@@ -52,6 +56,9 @@ func New(c Config) *Inbound {
 	}
 	if c.HalfOpen == 0 {
 		c.HalfOpen = time.Hour
+	}
+	if c.OriginalDst == nil {
+		c.OriginalDst = linux.OriginalDst
 	}
 	return &Inbound{c}
 }

@@ -61,7 +61,7 @@ func (i *Inbound) Plain(ctx context.Context, client *net.TCPConn) {
 		Inbound: i, start: time.Now(),
 		flow: telemetry.Flow{Direction: telemetry.Inbound, SourceAddr: source},
 	}
-	dst, err := linux.OriginalDst(client)
+	dst, err := i.OriginalDst(client)
 	if err != nil {
 		relay.Reset(client)
 		a.fail(a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, err))

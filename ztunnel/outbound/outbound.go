@@ -36,6 +36,9 @@ type Config struct {
 	Tunnels     Opener
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
+	// OriginalDst tells where a captured connection was going. Nil is
+	// linux.OriginalDst.
+	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
 	// LocalTimeout bounds the wait for the pod's record. Zero is 5 s.
 	LocalTimeout time.Duration
 	// ConnectTimeout bounds each attempt. Zero is 10 s.
@@ -63,6 +66,9 @@ func New(c Config) *Outbound {
 	}
 	if c.Attempts == 0 {
 		c.Attempts = 3
+	}
+	if c.OriginalDst == nil {
+		c.OriginalDst = linux.OriginalDst
 	}
 	return &Outbound{c}
 }
@@ -98,7 +104,7 @@ type flight struct {
 
 // identify finds where the connection was going and who sends it.
 func (f *flight) identify(ctx context.Context) (err error) {
-	if f.dst, err = linux.OriginalDst(f.app); err != nil {
+	if f.dst, err = f.OriginalDst(f.app); err != nil {
 		return err
 	}
 	f.flow.DestinationAddr = f.dst
