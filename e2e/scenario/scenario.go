@@ -8,6 +8,7 @@
 //	objects.yaml   objects put, over those of the steps before
 //	delete.txt     objects deleted: "Kind namespace/name" a line
 //	decide.txt     connections and, after "->", their fate; rewritten by -update
+//	lost.txt       names of resources that do not reach the proxy in this step
 //	conditions.txt what object owners are told; rewritten by -update
 //
 // A connection is "from NAMESPACE/POD to ADDRESS:PORT" for a pod of the mesh
@@ -96,7 +97,17 @@ func (c *chain) change(s *step) (mesh.Model, []translate.Condition, []xds.Update
 	next := snapshot.ForZtunnels(c.sent, model)
 	updates := snapshot.Diff(c.sent, next)
 	c.sent = next
+	if f := s.files["lost.txt"]; f != nil {
+		lose(updates, strings.Fields(string(f.Data)))
+	}
 	return model, conditions, updates, nil
+}
+
+// lose drops resources from responses.
+func lose(updates []xds.Update, names []string) {
+	for i, u := range updates {
+		updates[i].Upserts = slices.DeleteFunc(u.Upserts, func(r xds.Resource) bool { return slices.Contains(names, r.Name) })
+	}
 }
 
 // merge puts every object of a set over those there.

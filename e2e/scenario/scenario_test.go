@@ -73,7 +73,9 @@ func runStep(t *testing.T, c *chain, s *step) {
 			}
 		}
 	}
-	checkFresh(t, c.store.View(), model)
+	if s.files["lost.txt"] == nil {
+		checkFresh(t, c.store.View(), model)
+	}
 	golden(t, s, "conditions.txt", func(string) (string, error) { return conditionLines(conditions), nil })
 	golden(t, s, "decide.txt", func(text string) (string, error) { return decideFile(c.store.View(), text) })
 }

@@ -49,7 +49,8 @@ func (o *outbound) waypoint(g mesh.GatewayAddress) OutboundDecision {
 func (o *outbound) findGateway(g mesh.GatewayAddress) (candidate, string) {
 	s := gatewayService(o.v, g, o.src.Namespace)
 	if s != nil {
-		return o.choose(s, g.Port, true)
+		c, why := o.choose(s, g.Port, true)
+		return c, "no instance to use: " + why
 	}
 	if !g.Address.IsValid() {
 		return candidate{}, "its service is not known here"
