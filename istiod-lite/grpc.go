@@ -41,7 +41,7 @@ func (p *plane) serveGRPC(ctx context.Context) error {
 	ca.NewService(ca.ServiceConfig{
 		Authority: p.authority, Authenticator: p.platform.authenticator, Pods: p.pods,
 		TrustDomain: p.trustDomain, Trusted: p.cfg.Trusted,
-		Observe: p.metrics.certificate, Logger: p.log.With("component", "ca"),
+		Observe: p.metrics.certificate, Logger: p.cfg.Logger.With("component", "ca"),
 	}).Register(s)
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(p.cfg.GRPC) }()

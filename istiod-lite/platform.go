@@ -35,7 +35,7 @@ func (p *plane) cluster() platform {
 	if p.cfg.Cluster == nil {
 		return platform{}
 	}
-	c, log := *p.cfg.Cluster, p.log.With("component", "kube")
+	c, log := *p.cfg.Cluster, p.cfg.Logger.With("component", "kube")
 	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log})
 	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
 	conditions := kube.NewConditions(c.Dynamic, log)
@@ -79,7 +79,7 @@ func (p *plane) replaceKeys(changed chan<- struct{}) func(*ca.Material) error {
 
 func (p *plane) directory() platform {
 	d := p.cfg.Directory
-	f := feed.NewDirectory(d.Path, p.cfg.Mesh, p.queue, p.log.With("component", "feed"))
+	f := feed.NewDirectory(d.Path, p.cfg.Mesh, p.queue, p.cfg.Logger.With("component", "feed"))
 	return platform{
 		authenticator: tokens(d.Tokens),
 		watch:         f.Run, synced: f.Synced(),

@@ -78,7 +78,7 @@ func (p *plane) start(ctx context.Context, tasks *errgroup.Group) error {
 	}
 	p.pusher = push.New(push.Config{
 		Authenticate: p.authenticate, Identifier: "istiod-lite/" + p.cfg.Identity,
-		Observer: p.metrics, Logger: p.log.With("component", "xds"),
+		Observer: p.metrics, Logger: p.cfg.Logger.With("component", "xds"),
 	})
 	t := newTranslation(p)
 	if err := t.step(); err != nil {

@@ -99,7 +99,7 @@ func (c *Client) Run(ctx context.Context) error {
 			wait.reset()
 		}
 		delay := wait.next()
-		c.cfg.Logger.Warn("control plane disconnected", "address", c.cfg.Address, "reason", err, "retry", delay)
+		c.cfg.Logger.Warn("control plane disconnected", "address", c.cfg.Address, "reason", err, "retry", delay.String())
 		select {
 		case <-time.After(delay):
 		case <-ctx.Done():

@@ -40,7 +40,7 @@ func (k *Keys) Load(ctx context.Context) (*ca.Material, error) {
 		if err == nil {
 			return m, nil
 		}
-		k.Logger.Warn("signing key not loaded yet", "reason", err, "retry", pause)
+		k.Logger.Warn("signing key not loaded yet", "reason", err, "retry", pause.String())
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():

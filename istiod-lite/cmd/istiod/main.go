@@ -26,7 +26,9 @@ func main() {
 		os.Exit(2)
 	}
 	log := slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: s.level}))
-	klog.SetSlogLogger(log.With("component", "client-go"))
+	// The API server's client tells each of its steps; only trouble is news.
+	trouble := slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: max(s.level, slog.LevelWarn)})
+	klog.SetSlogLogger(slog.New(trouble).With("component", "client-go"))
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, s, log); err != nil {
