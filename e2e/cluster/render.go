@@ -28,7 +28,8 @@ type facts struct {
 	Cgroup      string         // of the machine
 	DNS         netip.Addr     // the cluster's DNS service
 	Domain      string         // the cluster's DNS domain
-	Any         string         // "all addresses", as host part of an address to listen on
+	Any         string         // "all addresses"
+	AnyHost     string         // the same, as host part of host:port
 	PodRanges   string         // of all pods, comma separated
 	OwnPods     []netip.Prefix // of the pods of this machine
 	Defaults    []string       // default routes of pods
@@ -40,11 +41,11 @@ type facts struct {
 
 func (p plan) facts(name string) facts {
 	f := facts{
-		Name: name, Cgroup: p.cgroupOf(name), DNS: p.dnsAddr(), Domain: clusterDomain, Any: "0.0.0.0",
+		Name: name, Cgroup: p.cgroupOf(name), DNS: p.dnsAddr(), Domain: clusterDomain, Any: "0.0.0.0", AnyHost: "0.0.0.0",
 		PodRanges: joined(p.pods()), PauseImage: pauseImage, Image: corednsImage,
 	}
 	if p.family == IPv6 {
-		f.Any = "::"
+		f.Any, f.AnyHost = "::", "[::]"
 	}
 	if p.family.has4() {
 		f.Defaults = append(f.Defaults, "0.0.0.0/0")

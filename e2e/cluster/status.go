@@ -39,7 +39,7 @@ type MachineStatus struct {
 	Name       string            `json:"name"`
 	PID        int               `json:"pid"` // its first process, as the host sees it; 0 when stopped
 	Running    bool              `json:"running"`
-	Link       string            `json:"link"` // "up", or "cut"
+	Link       string            `json:"link"` // "up", "cut", or "none" of a stopped machine
 	Port       string            `json:"port"` // of the bridge
 	Netns      string            `json:"netns"`
 	Addresses  []netip.Addr      `json:"addresses"`
@@ -100,14 +100,15 @@ func (c *Cluster) Status(ctx context.Context) (Status, error) {
 func (c *Cluster) machineStatus(s *state, name string, number int) MachineStatus {
 	p := s.plan()
 	m := MachineStatus{
-		Name: name, Running: s.alive(name), Link: "cut", Port: name, Netns: netnsPath(p.netns(name)),
+		Name: name, Running: s.alive(name), Link: "none", Port: name, Netns: netnsPath(p.netns(name)),
 		Addresses: addrs(p.onLAN(number)), Disk: diskOf(c.dir(), name), Cgroup: p.cgroupOf(name),
-	}
-	if linkUp(p, name) {
-		m.Link = "up"
 	}
 	running := map[string]int{}
 	if m.Running {
+		m.Link = "cut"
+		if linkUp(p, name) {
+			m.Link = "up"
+		}
 		m.PID = s.Procs[name].PID
 		running = children(m.PID)
 	}

@@ -22,6 +22,17 @@ var hostSettings = map[string]string{
 	"kernel/keys/root_maxbytes": "25000000",
 }
 
+// nodeSysctls are settings of the node's own network namespace.
+var nodeSysctls = map[string]string{
+	"net/ipv4/ip_forward":              "1",
+	"net/ipv6/conf/all/forwarding":     "1",
+	"net/ipv6/conf/default/forwarding": "1",
+	// The plan makes duplicate addresses impossible; looking for them would keep
+	// the way to a new pod closed for its first second.
+	"net/ipv6/conf/all/accept_dad":     "0",
+	"net/ipv6/conf/default/accept_dad": "0",
+}
+
 // workerSpec describes the machine of a node.
 func workerSpec(s *state, dir string, ca *pki, n node, snapshotter string) (machine.Spec, error) {
 	p := s.plan()
@@ -32,9 +43,7 @@ func workerSpec(s *state, dir string, ca *pki, n node, snapshotter string) (mach
 	return machine.Spec{
 		Name: n.Name, Netns: netnsPath(p.netns(n.Name)), Cgroup: p.cgroupOf(n.Name),
 		Disk: diskOf(dir, n.Name), Bin: s.Bin, Files: files, Masks: hostSettings,
-		Sysctls: map[string]string{
-			"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1", "net/ipv6/conf/default/forwarding": "1",
-		},
+		Sysctls: nodeSysctls,
 		Services: []machine.Service{
 			{Name: "containerd", Args: []string{"containerd", "--config", "/etc/containerd/config.toml"}},
 			{Name: "kubelet", Program: "kube", Args: kubeletArgs(p, n), Await: containerdSocket},
