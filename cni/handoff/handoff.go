@@ -8,7 +8,7 @@
 // acknowledged. So a ztunnel that comes late, or an older one that outlives
 // the newest, misses nothing. New pods go only to the newest, removals to all.
 //
-// It refuses to touch rules; cni/capture calls it.
+// It refuses to touch rules; cni/members calls it.
 package handoff
 
 import (

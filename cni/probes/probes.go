@@ -7,7 +7,7 @@
 // lifecycle hooks. A uid alone would let every hostNetwork pod that runs as
 // root around the mesh. Exec probes need nothing.
 //
-// It refuses to read pods (cni/enrol does) and has one caller, cni/capture.
+// It refuses to read pods (cni/enrol does) and has one caller, cni/members.
 package probes
 
 import (

@@ -10,5 +10,5 @@
 // until they end (Captured counts them). Both were tried, see dataplane spec
 // 3.8.
 //
-// It refuses to decide which pods: cni/capture calls it.
+// It refuses to decide which pods: cni/members calls it.
 package rules

@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ambit-mesh/ambit/cni/enrol"
+)
+
+// annotate says on the pod how it is captured; "" is not at all. It patches the
+// status subresource, for the right to do so cannot change what a pod runs. A
+// pod that is gone, or another of the same name, is no error.
+func (a *Agent) annotate(ctx context.Context, pod *corev1.Pod, value string) error {
+	if pod.Annotations[enrol.RedirectionAnnotation] == value {
+		return nil
+	}
+	var set any // null removes
+	if value != "" {
+		set = value
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid":         pod.UID, // a conflict if it is another pod
+		"annotations": map[string]any{enrol.RedirectionAnnotation: set},
+	}})
+	if err != nil {
+		return fmt.Errorf("encoding a patch: %w", err)
+	}
+	_, err = a.cfg.Kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+		return fmt.Errorf("annotating pod %s/%s: %w", pod.Namespace, pod.Name, err)
+	}
+	return nil
+}
+
+// keyed is a lock for each key. The zero value is ready.
+type keyed struct {
+	mu     sync.Mutex
+	locked map[string]chan struct{} // closed at release
+}
+
+// try locks unless it is locked.
+func (k *keyed) try(key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.locked[key] != nil {
+		return false
+	}
+	if k.locked == nil {
+		k.locked = map[string]chan struct{}{}
+	}
+	k.locked[key] = make(chan struct{})
+	return true
+}
+
+// lock waits for the lock or for ctx.
+func (k *keyed) lock(ctx context.Context, key string) error {
+	for !k.try(key) {
+		k.mu.Lock()
+		wait := k.locked[key]
+		k.mu.Unlock()
+		if wait == nil {
+			continue
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func (k *keyed) release(key string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	close(k.locked[key])
+	delete(k.locked, key)
+}
