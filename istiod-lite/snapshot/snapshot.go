@@ -10,6 +10,7 @@ package snapshot
 
 import (
 	"bytes"
+	"maps"
 	"net/netip"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -26,46 +27,76 @@ type Ztunnel struct {
 }
 
 // ForZtunnels makes the resources of a model. What prev, which may be nil, made
-// of the same pointers is taken over.
+// of the same pointers is taken over, so its cost beyond a comparison of
+// pointers is that of what changed.
 func ForZtunnels(prev *Ztunnel, m mesh.Model) *Ztunnel {
 	if prev == nil {
 		prev = &Ztunnel{}
 	}
-	addresses := make(xds.Resources, len(m.Workloads)+len(m.Services))
-	old := prev.Types[xds.TypeAddress]
-	for uid, w := range m.Workloads {
-		addresses[uid] = keep(old[uid], prev.model.Workloads[uid] == w, func() *xds.Resource { return workload(w) })
-	}
-	for k, s := range m.Services {
-		name := k.String()
-		addresses[name] = keep(old[name], prev.model.Services[k] == s, func() *xds.Resource { return service(s) })
-	}
-	policies := make(xds.Resources, len(m.Policies))
-	old = prev.Types[xds.TypeAuthorization]
-	for k, p := range m.Policies {
-		name := k.String()
-		policies[name] = keep(old[name], prev.model.Policies[k] == p, func() *xds.Resource {
-			return &xds.Resource{Name: name, Body: wire.MarshalPolicy(p)}
-		})
-	}
+	a := change{old: prev.Types[xds.TypeAddress]}
+	follow(&a, prev.model.Workloads, m.Workloads, func(uid string) string { return uid }, workload)
+	follow(&a, prev.model.Services, m.Services, mesh.ServiceKey.String, service)
+	p := change{old: prev.Types[xds.TypeAuthorization]}
+	follow(&p, prev.model.Policies, m.Policies, mesh.PolicyKey.String, policy)
 	return &Ztunnel{
-		Types: map[string]xds.Resources{xds.TypeAddress: addresses, xds.TypeAuthorization: policies},
+		Types: map[string]xds.Resources{xds.TypeAddress: a.result(), xds.TypeAuthorization: p.result()},
 		model: m,
 	}
 }
 
-// keep takes the old resource over if it is of the same object, or came out
-// the same.
-func keep(old *xds.Resource, same bool, fresh func() *xds.Resource) *xds.Resource {
-	if same && old != nil {
-		return old
+// change is resources being changed: a copy from the first change on.
+type change struct{ old, fresh xds.Resources }
+
+func (c *change) own() xds.Resources {
+	if c.fresh == nil {
+		c.fresh = maps.Clone(c.old)
 	}
-	r := fresh()
-	if old != nil && bytes.Equal(old.Body, r.Body) {
-		return old
+	if c.fresh == nil {
+		c.fresh = xds.Resources{}
+	}
+	return c.fresh
+}
+
+func (c *change) result() xds.Resources {
+	if c.fresh == nil && c.old != nil {
+		return c.old
+	}
+	return c.own()
+}
+
+// put keeps the old resource if the new one came out the same.
+func (c *change) put(r *xds.Resource) {
+	if old := c.old[r.Name]; old != nil && bytes.Equal(old.Body, r.Body) {
+		return
 	}
 	r.Version = wire.Version(r.Body)
-	return r
+	c.own()[r.Name] = r
+}
+
+// follow takes resources from one kind's old objects to its new ones.
+func follow[K comparable, T any](c *change, old, now map[K]*T, name func(K) string, write func(*T) *xds.Resource) {
+	added := 0
+	for k, x := range now {
+		o, ok := old[k]
+		if !ok {
+			added++
+		}
+		if o != x {
+			c.put(write(x))
+		}
+	}
+	if len(old)+added == len(now) {
+		return // none is gone
+	}
+	for k := range old {
+		if _, ok := now[k]; !ok {
+			delete(c.own(), name(k))
+		}
+	}
+}
+
+func policy(p *mesh.Policy) *xds.Resource {
+	return &xds.Resource{Name: p.Key.String(), Body: wire.MarshalPolicy(p)}
 }
 
 // workload is asked for by its addresses as well, and follows its services and
