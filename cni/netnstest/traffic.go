@@ -26,27 +26,48 @@ func Serve(t testing.TB, ns *linux.NetNS, port uint16, name string, o linux.List
 	if err != nil {
 		t.Fatal(err)
 	}
-	serve(t, l, func(c *net.TCPConn) {
+	s := serve(l, func(c *net.TCPConn) {
 		peer := linux.AddrPort(c.RemoteAddr()).Addr()
 		lines := bufio.NewScanner(c)
 		for lines.Scan() {
 			fmt.Fprintf(c, "%s %s: %s\n", name, peer, lines.Text())
 		}
 	})
+	t.Cleanup(s.stop)
 }
 
-// Proxy plays ztunnel inside ns: what arrives at 15001 or 15006 is carried to
-// its original destination, from the original source if it came in, and each
-// line back is marked with "by 15001 " or so.
+// Proxy plays ztunnel inside ns until the test ends: what arrives at 15001 or
+// 15006 is carried to its original destination, from the original source if it
+// came in, and each line back is marked with "by 15001 " or so.
 func Proxy(t testing.TB, ns *linux.NetNS) {
 	t.Helper()
+	p, err := newProxy(t.Context(), ns)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.stop)
+}
+
+// proxy is the listeners of one pod.
+type proxy []*server
+
+func newProxy(ctx context.Context, ns *linux.NetNS) (proxy, error) {
+	var p proxy
 	for _, port := range []uint16{15001, 15006} {
 		o := linux.ListenOptions{Mark: linux.Mark, Transparent: true, ReusePort: true}
-		l, err := linux.ListenTCP(t.Context(), ns, netip.AddrPortFrom(netip.IPv6Unspecified(), port), o)
+		l, err := linux.ListenTCP(ctx, ns, netip.AddrPortFrom(netip.IPv6Unspecified(), port), o)
 		if err != nil {
-			t.Fatal(err)
+			p.stop()
+			return nil, err
 		}
-		serve(t, l, func(c *net.TCPConn) { carry(t.Context(), ns, c, port) })
+		p = append(p, serve(l, func(c *net.TCPConn) { carry(ctx, ns, c, port) }))
+	}
+	return p, nil
+}
+
+func (p proxy) stop() {
+	for _, s := range p {
+		s.stop()
 	}
 }
 
@@ -65,6 +86,8 @@ func carry(ctx context.Context, ns *linux.NetNS, c *net.TCPConn, port uint16) {
 		return
 	}
 	defer up.Close()
+	stop := context.AfterFunc(ctx, func() { up.Close() })
+	defer stop()
 	var back sync.WaitGroup
 	back.Go(func() {
 		lines := bufio.NewScanner(up)
@@ -78,32 +101,52 @@ func carry(ctx context.Context, ns *linux.NetNS, c *net.TCPConn, port uint16) {
 	back.Wait()
 }
 
-// serve accepts until the test ends and then waits for every connection.
-func serve(t testing.TB, l *net.TCPListener, handle func(*net.TCPConn)) {
-	var all sync.WaitGroup
-	var mu sync.Mutex
-	open := map[*net.TCPConn]bool{}
-	all.Go(func() {
+// server is a listener with its connections.
+type server struct {
+	l    *net.TCPListener
+	all  sync.WaitGroup
+	mu   sync.Mutex
+	open map[*net.TCPConn]bool // guarded by mu; nil once stopped
+}
+
+func serve(l *net.TCPListener, handle func(*net.TCPConn)) *server {
+	s := &server{l: l, open: map[*net.TCPConn]bool{}}
+	s.all.Go(func() {
 		for {
 			c, err := l.AcceptTCP()
 			if err != nil {
 				return
 			}
-			mu.Lock()
-			open[c] = true
-			mu.Unlock()
-			all.Go(func() { handle(c); c.Close() })
+			s.mu.Lock()
+			if s.open == nil {
+				c.Close()
+				s.mu.Unlock()
+				return
+			}
+			s.open[c] = true
+			s.mu.Unlock()
+			s.all.Go(func() {
+				handle(c)
+				c.Close()
+				s.mu.Lock()
+				delete(s.open, c)
+				s.mu.Unlock()
+			})
 		}
 	})
-	t.Cleanup(func() {
-		l.Close()
-		mu.Lock()
-		for c := range open {
-			c.Close()
-		}
-		mu.Unlock()
-		all.Wait()
-	})
+	return s
+}
+
+// stop closes everything and waits.
+func (s *server) stop() {
+	s.l.Close()
+	s.mu.Lock()
+	for c := range s.open {
+		c.Close()
+	}
+	s.open = nil
+	s.mu.Unlock()
+	s.all.Wait()
 }
 
 // Client is one connection.
