@@ -110,7 +110,7 @@ func TestANewPodIsClosedUntilZtunnelHasIt(t *testing.T) {
 	if got := netnstest.Ask(t, w.pod.NS, netip.AddrPortFrom(w.peer.V4, 8080), "hi"); got != "failed" {
 		t.Errorf("a connection without ztunnel: %q, want a refusal", got)
 	}
-	netnstest.NewZtunnel(t, w.socket)
+	netnstest.NewZtunnel(t, w.socket, nil)
 	ctx, cancel = context.WithTimeout(t.Context(), netnstest.Patience)
 	defer cancel()
 	if err := w.keeper.Admit(ctx, w.thePod(), open(t, w.pod.NS), "sandbox"); err != nil {
@@ -135,8 +135,7 @@ func TestARunningPodIsLeftAloneUntilZtunnelHasIt(t *testing.T) {
 		t.Errorf("error %v, want %v", err, handoff.ErrNoZtunnel)
 	}
 	w.answers(t, "without ztunnel", "", "")
-	z := netnstest.NewZtunnel(t, w.socket)
-	z.Refuse(errors.New("address in use"))
+	z := netnstest.NewZtunnel(t, w.socket, errors.New("address in use"))
 	eventually(t, "ztunnel refuses", func() bool {
 		var nack *zds.NackError
 		return errors.As(w.keeper.Advance(t.Context(), uid), &nack)
@@ -152,7 +151,7 @@ func TestARunningPodIsLeftAloneUntilZtunnelHasIt(t *testing.T) {
 
 func TestDriftIsMended(t *testing.T) {
 	w := newWorld(t)
-	netnstest.NewZtunnel(t, w.socket)
+	netnstest.NewZtunnel(t, w.socket, nil)
 	if err := w.keeper.Restore(w.thePod(), open(t, w.pod.NS)); err != nil {
 		t.Fatal(err)
 	}
@@ -195,7 +194,7 @@ func TestDriftIsMended(t *testing.T) {
 
 func TestForgottenPodsLeaveZtunnelAndProbes(t *testing.T) {
 	w := newWorld(t)
-	z := netnstest.NewZtunnel(t, w.socket)
+	z := netnstest.NewZtunnel(t, w.socket, nil)
 	if err := w.keeper.Restore(w.thePod(), open(t, w.pod.NS)); err != nil {
 		t.Fatal(err)
 	}
@@ -216,7 +215,7 @@ func TestForgottenPodsLeaveZtunnelAndProbes(t *testing.T) {
 // again and again.
 func TestNothingIsLostWhenARunningPodComesAndGoes(t *testing.T) {
 	w := newWorld(t)
-	z := netnstest.NewZtunnel(t, w.socket)
+	z := netnstest.NewZtunnel(t, w.socket, nil)
 	out, in := netip.AddrPortFrom(w.peer.V4, 8080), netip.AddrPortFrom(w.pod.V4, 8080)
 	longOut, err := netnstest.Dial(t, w.pod.NS, out)
 	if err != nil {
@@ -315,7 +314,7 @@ func during(lock, unlock func(), asked *int, t *testing.T) {
 
 func TestALongReleaseCanBeForced(t *testing.T) {
 	w := newWorld(t)
-	netnstest.NewZtunnel(t, w.socket)
+	netnstest.NewZtunnel(t, w.socket, nil)
 	if err := w.keeper.Enrol(w.thePod(), open(t, w.pod.NS)); err != nil {
 		t.Fatal(err)
 	}

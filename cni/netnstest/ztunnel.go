@@ -30,15 +30,16 @@ type served struct {
 	proxy proxy
 }
 
-// NewZtunnel connects to the agent at path; it leaves with the test.
-func NewZtunnel(t testing.TB, path string) *Ztunnel {
+// NewZtunnel connects to the agent at path and, unless refusal is nil, refuses
+// every pod; it leaves with the test.
+func NewZtunnel(t testing.TB, path string, refusal error) *Ztunnel {
 	t.Helper()
 	client, err := zds.Dial(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	z := &Ztunnel{ctx: ctx, cancel: cancel, client: client, done: make(chan struct{}), pods: map[string]*served{}}
+	z := &Ztunnel{ctx: ctx, cancel: cancel, client: client, done: make(chan struct{}), pods: map[string]*served{}, refusal: refusal}
 	go z.run()
 	t.Cleanup(z.Leave)
 	return z
