@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,9 +24,16 @@ import (
 var systemImages = []string{"pause.tar", "coredns.tar"}
 
 // Load puts image archives into the containerd of every running node. An
-// archive that a node has already is skipped.
+// archive that a node has already is skipped. Nodes that come or start later
+// get the same archives.
 func (c *Cluster) Load(ctx context.Context, files ...string) error {
 	return c.change(func(s *state) error {
+		if err := s.remember(files); err != nil {
+			return err
+		}
+		if err := s.save(c.dir()); err != nil {
+			return err
+		}
 		var g errgroup.Group
 		for _, n := range s.Nodes {
 			if s.alive(n.Name) {
@@ -38,12 +46,34 @@ func (c *Cluster) Load(ctx context.Context, files ...string) error {
 	})
 }
 
+// loadSystem gives a node what it cannot do without, and what others have.
 func (c *Cluster) loadSystem(ctx context.Context, s *state, n node) error {
 	var files []string
 	for _, name := range systemImages {
 		files = append(files, filepath.Join(s.Images, name))
 	}
+	for _, file := range s.Loaded {
+		if _, err := os.Stat(file); err != nil {
+			c.log.Warn("an archive that other nodes have is gone", "node", n.Name, "error", err)
+			continue
+		}
+		files = append(files, file)
+	}
 	return c.loadInto(ctx, s, n, files)
+}
+
+// remember adds archives to those that every node should have.
+func (s *state) remember(files []string) error {
+	for _, file := range files {
+		path, err := filepath.Abs(file)
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(s.Loaded, path) {
+			s.Loaded = append(s.Loaded, path)
+		}
+	}
+	return nil
 }
 
 func (c *Cluster) loadInto(ctx context.Context, s *state, n node, files []string) error {

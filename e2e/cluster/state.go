@@ -34,6 +34,8 @@ type state struct {
 	Bin    string `json:"bin"`
 	Images string `json:"images"`
 	Nodes  []node `json:"nodes"`
+	// Loaded is the archives that every node should have, also one that comes later.
+	Loaded []string `json:"loaded"`
 	// Procs is the first process of every machine that was started.
 	Procs map[string]machine.Process `json:"procs"`
 }

@@ -24,7 +24,12 @@ type Config struct {
 	Log *slog.Logger
 }
 
-func (c *Config) defaults() {
+func (c *Config) defaults() error {
+	var err error
+	// Absolute, since other programs with other working directories get them.
+	if c.Checkout, err = filepath.Abs(c.Checkout); err != nil {
+		return err
+	}
 	if c.Out == "" {
 		c.Out = filepath.Join(c.Checkout, "build", "images")
 	}
@@ -35,6 +40,12 @@ func (c *Config) defaults() {
 		c.Log = slog.Default()
 	}
 	c.Log = c.Log.With("component", "images")
+	for _, dir := range []*string{&c.Out, &c.Bin} {
+		if *dir, err = filepath.Abs(*dir); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Archive is the path of an image's archive in a directory of archives.
@@ -43,7 +54,9 @@ func Archive(dir, name string) string { return filepath.Join(dir, name+".tar") }
 // Build makes the archives that are missing or whose inputs changed, and
 // returns the paths of all that were asked for.
 func Build(ctx context.Context, cfg Config) ([]string, error) {
-	cfg.defaults()
+	if err := cfg.defaults(); err != nil {
+		return nil, err
+	}
 	chosen, err := choose(cfg.Names)
 	if err != nil {
 		return nil, err

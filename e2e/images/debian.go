@@ -38,7 +38,7 @@ func unpackDebian(ctx context.Context, cfg Config, work string, img Image) (root
 	if err := os.RemoveAll(root); err != nil {
 		return "", err
 	}
-	if err := mergedUsr(root); err != nil {
+	if err := os.MkdirAll(root, 0o755); err != nil {
 		return "", err
 	}
 	for _, file := range files {
@@ -50,23 +50,6 @@ func unpackDebian(ctx context.Context, cfg Config, work string, img Image) (root
 		}
 	}
 	return root, nil
-}
-
-// mergedUsr makes the links that Debian's base has for its old directories;
-// packages unpack through them.
-func mergedUsr(root string) error {
-	for _, dir := range []string{"bin", "sbin", "lib", "lib64"} {
-		if err := os.MkdirAll(filepath.Join(root, "usr", dir), 0o755); err != nil {
-			return err
-		}
-		if err := os.Symlink("usr/"+dir, filepath.Join(root, dir)); err != nil {
-			return err
-		}
-	}
-	if err := os.MkdirAll(filepath.Join(root, "var"), 0o755); err != nil {
-		return err
-	}
-	return os.Symlink("/run", filepath.Join(root, "var/run"))
 }
 
 // packageName reads NAME out of NAME_VERSION_ARCH.deb.

@@ -20,7 +20,9 @@ const architecture = runtime.GOARCH
 // Push sends archives that Build made to a registry, below a prefix such as
 // registry.example/team. Credentials are those of the user's docker login.
 func Push(ctx context.Context, cfg Config, prefix string) error {
-	cfg.defaults()
+	if err := cfg.defaults(); err != nil {
+		return err
+	}
 	chosen, err := choose(cfg.Names)
 	if err != nil {
 		return err

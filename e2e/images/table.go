@@ -91,8 +91,8 @@ func debian(name string, packages ...string) Image {
 		Dirs:    []Dir{{"/tmp", 0o1777, 0}, {"/run", 0o755, 0}, {"/var/log", 0o755, 0}, {"/root", 0o700, 0}},
 		Env:     []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C.UTF-8"},
 		Files: map[string]string{
-			"/etc/passwd":        "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www:/:/bin/false\npostgres:x:999:999:postgres:/var/lib/postgresql:/bin/sh\n",
-			"/etc/group":         "root:x:0:\nwww-data:x:33:\npostgres:x:999:\n",
+			"/etc/passwd":        "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33:www:/:/bin/false\npostgres:x:999:999:postgres:/var/lib/postgresql:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+			"/etc/group":         "root:x:0:\nwww-data:x:33:\npostgres:x:999:\nnogroup:x:65534:\n",
 			"/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 		},
 	}

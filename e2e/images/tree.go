@@ -113,7 +113,10 @@ func (t *tree) addNode(rel, file string, d fs.DirEntry) error {
 
 // unread says what of a Debian package a container has no use for.
 func unread(rel string) bool {
-	for _, dir := range []string{"usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bash-completion", "var/lib/apt", "var/cache"} {
+	for _, dir := range []string{
+		"usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale", "usr/share/lintian", "usr/share/bash-completion",
+		"usr/share/i18n", "usr/lib/postgresql/15/lib/bitcode", "var/lib/apt", "var/cache",
+	} {
 		if rel == dir {
 			return true
 		}

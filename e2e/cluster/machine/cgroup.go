@@ -77,6 +77,9 @@ func MakeCgroup(path string) error {
 // enableControllers passes every controller of a v2 group on to its children.
 // One that cannot be passed on is left out: the kubelet says what it lacks.
 func enableControllers(dir string) {
+	if !CgroupV2() {
+		return // beside v1 the unified hierarchy serves to find processes only
+	}
 	data, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
 	if err != nil {
 		return
