@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ambit-mesh/ambit/cni/enrol"
+	"github.com/ambit-mesh/ambit/cni/handoff"
 	"github.com/ambit-mesh/ambit/cni/members"
 	"github.com/ambit-mesh/ambit/cni/podns"
 	"github.com/ambit-mesh/ambit/internal/linux"
@@ -122,6 +123,9 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 		a.cfg.Counts.reconciled("enrol")
 		if err := a.cfg.Keeper.Advance(ctx, uid); err != nil {
 			a.warn(pod, reasonWaiting, "the pod is not captured by the mesh yet: "+err.Error())
+			if errors.Is(err, handoff.ErrNoZtunnel) {
+				err = nil // nothing is wrong with the pod
+			}
 			return soon, errors.Join(err, a.annotate(ctx, pod, enrol.Pending))
 		}
 	}

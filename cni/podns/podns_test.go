@@ -1,9 +1,7 @@
 package podns
 
 import (
-	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -47,40 +45,15 @@ func TestStartTime(t *testing.T) {
 	}
 }
 
-// fakeProc makes a /proc of processes in real namespaces.
-type fakeProc struct {
-	t    *testing.T
-	path string
-}
-
-func (p fakeProc) add(pid int, cgroup string, ns *linux.NetNS, start int) {
-	p.t.Helper()
-	dir := filepath.Join(p.path, fmt.Sprint(pid))
-	if err := os.MkdirAll(filepath.Join(dir, "ns"), 0o755); err != nil {
-		p.t.Fatal(err)
-	}
-	files := map[string]string{"cgroup": cgroup, "stat": fmt.Sprintf("%d (x) S 1 7 7 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 %d 1 1", pid, start)}
-	for name, text := range files {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
-			p.t.Fatal(err)
-		}
-	}
-	link := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), ns.File().Fd())
-	if err := os.Symlink(link, filepath.Join(dir, "ns", "net")); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
 func TestScan(t *testing.T) {
 	node := netnstest.Node(t)
 	a, b := netnstest.NewPod(t, node, 1), netnstest.NewPod(t, node, 2)
-	proc := fakeProc{t, t.TempDir()}
-	proc.add(1, "0::/init", node, 1)
-	proc.add(10, "0::/kubepods/pod"+uidA+"/x", a.NS, 50)
-	proc.add(11, "0::/kubepods/pod"+uidA+"/x", b.NS, 60) // looks into b from a
-	proc.add(20, "0::/kubepods/pod"+uidB+"/x", a.NS, 5)  // looks into a from b, and is old
-	proc.add(21, "0::/kubepods/pod"+uidB+"/x", b.NS, 70)
-	proc.add(30, "0::/kubepods/pod"+uidB+"/x", node, 1) // in the node's namespace
+	proc := netnstest.NewProc(t, node)
+	proc.Add(t, 10, "0::/kubepods/pod"+uidA+"/x", a.NS, 50)
+	proc.Add(t, 11, "0::/kubepods/pod"+uidA+"/x", b.NS, 60) // looks into b from a
+	proc.Add(t, 20, "0::/kubepods/pod"+uidB+"/x", a.NS, 5)  // looks into a from b, and is old
+	proc.Add(t, 21, "0::/kubepods/pod"+uidB+"/x", b.NS, 70)
+	proc.Add(t, 30, "0::/kubepods/pod"+uidB+"/x", node, 1) // in the node's namespace
 
 	for _, c := range []struct {
 		what string
@@ -93,7 +66,7 @@ func TestScan(t *testing.T) {
 		{"an address that nobody has", Wanted{UID: uidA, IPs: []netip.Addr{netip.MustParseAddr("10.88.0.99")}}, nil},
 		{"a pod without processes", Wanted{UID: "99999999-2222-3333-4444-555555555555", IPs: []netip.Addr{a.V4}}, nil},
 	} {
-		found, err := Scan(proc.path, []Wanted{c.pod})
+		found, err := Scan(string(proc), []Wanted{c.pod})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -109,7 +82,7 @@ func TestScan(t *testing.T) {
 		}
 	}
 
-	all, err := All(proc.path)
+	all, err := All(string(proc))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +97,7 @@ func TestScan(t *testing.T) {
 func TestOpenBindsNamespaceAndAddress(t *testing.T) {
 	node := netnstest.Node(t)
 	a := netnstest.NewPod(t, node, 1)
-	path := fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), a.NS.File().Fd())
+	path := netnstest.Path(a.NS)
 	ns, err := Open(path, []netip.Addr{a.V4})
 	if err != nil {
 		t.Fatal(err)
