@@ -1,0 +1,124 @@
+package certs
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spiffe/go-spiffe/v2/bundle/x509bundle"
+	"github.com/spiffe/go-spiffe/v2/spiffeid"
+	"github.com/spiffe/go-spiffe/v2/svid/x509svid"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+)
+
+// ClientTLS presents c and accepts a server that is exactly one of accept.
+func (c *Certificate) ClientTLS(accept []spiffe.ID) *tls.Config {
+	cfg := c.config(x509.ExtKeyUsageServerAuth, accept, func(got spiffe.ID) error {
+		if len(accept) == 0 {
+			return errors.New("no identity is expected there")
+		}
+		if !slices.Contains(accept, got) {
+			return fmt.Errorf("it is not who was asked for, %s", join(accept))
+		}
+		return nil
+	})
+	// There is no name to verify or to send: crypto/tls sends none without
+	// ServerName, and VerifyConnection does the verification.
+	cfg.InsecureSkipVerify = true
+	return cfg
+}
+
+// ServerTLS presents c and accepts any client of c's trust domain.
+func (c *Certificate) ServerTLS() *tls.Config {
+	cfg := c.config(x509.ExtKeyUsageClientAuth, nil, func(got spiffe.ID) error {
+		if got.TrustDomain != c.ID.TrustDomain {
+			return fmt.Errorf("its trust domain is %s, ours %s", got.TrustDomain, c.ID.TrustDomain)
+		}
+		return nil
+	})
+	cfg.ClientAuth = tls.RequireAnyClientCert
+	return cfg
+}
+
+// config is what both sides share (dataplane spec 1.1). Without tickets each
+// connection is verified in full.
+func (c *Certificate) config(usage x509.ExtKeyUsage, want []spiffe.ID, admit func(spiffe.ID) error) *tls.Config {
+	return &tls.Config{
+		MinVersion:                  tls.VersionTLS13,
+		Certificates:                []tls.Certificate{c.tls},
+		NextProtos:                  []string{"h2"},
+		SessionTicketsDisabled:      true,
+		DynamicRecordSizingDisabled: true,
+		VerifyConnection: func(state tls.ConnectionState) error {
+			got, err := c.verify(state.PeerCertificates, usage)
+			if err == nil {
+				err = admit(got)
+			}
+			if err != nil {
+				return &hbone.PeerError{Want: want, Got: got, Err: err}
+			}
+			return nil
+		},
+	}
+}
+
+// verify checks a peer's chain and returns who it is, also if it is refused.
+func (c *Certificate) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) (spiffe.ID, error) {
+	if len(chain) == 0 {
+		return spiffe.ID{}, errors.New("it presented no certificate")
+	}
+	got, ok := spiffe.FromCertificate(chain[0])
+	if !ok {
+		return spiffe.ID{}, errors.New("its certificate carries no workload identity")
+	}
+	if _, _, err := x509svid.Verify(chain, roots(c.Roots)); err != nil {
+		return got, explain(chain[0], err)
+	}
+	if usages := chain[0].ExtKeyUsage; !slices.Contains(usages, usage) && !slices.Contains(usages, x509.ExtKeyUsageAny) {
+		return got, errors.New("its certificate is not for this side of a connection")
+	}
+	return got, nil
+}
+
+// roots is one bundle for every trust domain: in Istio's model the roots that
+// come with a certificate sign all of the mesh (dataplane spec 6.5). Which trust
+// domains are met is decided after that.
+type roots []*x509.Certificate
+
+// GetX509BundleForTrustDomain implements x509bundle.Source.
+func (r roots) GetX509BundleForTrustDomain(td spiffeid.TrustDomain) (*x509bundle.Bundle, error) {
+	return x509bundle.FromX509Authorities(td, r), nil
+}
+
+// explain says in a user's words why a chain was refused.
+func explain(leaf *x509.Certificate, err error) error {
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
+		at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+		switch now := time.Now(); {
+		case invalid.Cert != nil && !invalid.Cert.Equal(leaf):
+			return fmt.Errorf("a CA certificate above its own is outside its validity, %s to %s: %w", at(invalid.Cert.NotBefore), at(invalid.Cert.NotAfter), err)
+		case now.Before(leaf.NotBefore):
+			return fmt.Errorf("its certificate is valid only from %s: %w", at(leaf.NotBefore), err)
+		default:
+			return fmt.Errorf("its certificate expired at %s: %w", at(leaf.NotAfter), err)
+		}
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
+		return fmt.Errorf("its certificate is signed by a CA that is not ours: %w", err)
+	}
+	return fmt.Errorf("its certificate does not hold: %w", err)
+}
+
+func join(ids []spiffe.ID) string {
+	texts := make([]string, len(ids))
+	for i, id := range ids {
+		texts[i] = id.String()
+	}
+	return strings.Join(texts, " or ")
+}

@@ -1,0 +1,301 @@
+package h2
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+)
+
+// tunnel is one connection, on either end. It implements hbone.Tunnel.
+type tunnel struct {
+	// Set before the goroutines start.
+	tuning  Tuning
+	log     *slog.Logger
+	peer    hbone.Peer
+	tls     *tls.Conn
+	wire    *wire
+	client  bool
+	handler hbone.Handler   // server
+	ctx     context.Context // of all streams; outlives a lost tunnel while handlers deliver what had come
+	cancel  context.CancelFunc
+	work    sync.WaitGroup // reader and flusher
+	serving sync.WaitGroup // handlers
+
+	// The reading half belongs to the reader; see read.go.
+	fr     *http2.Framer
+	dec    *hpack.Decoder
+	window int // what the peer may still send
+	credit int
+	calm   meter
+
+	// The writing half, under wmu; see write.go.
+	wmu  sync.Mutex
+	werr error
+
+	// Frames other than DATA wait here for the next writer; under cmu.
+	cmu     sync.Mutex
+	ctl     bytes.Buffer
+	cf      *http2.Framer // writes to ctl
+	hbuf    bytes.Buffer
+	enc     *hpack.Encoder // writes to hbuf
+	pending atomic.Bool    // ctl is not empty
+	kick    chan struct{}  // wakes the flusher
+
+	// State, under mu.
+	mu          sync.Mutex
+	streams     map[uint32]*stream
+	nextID      uint32 // client: of the next stream
+	lastID      uint32 // server: highest stream seen
+	goAwayID    uint32 // server: streams above are ignored
+	sendWindow  int64
+	starved     []*stream // wait for sendWindow
+	peerWindow  int64     // initial window of a stream
+	peerMax     int       // longest payload the peer takes
+	capacity    int
+	peerHeaders uint32 // longest header list the peer takes
+	running     int    // server: handlers not yet returned
+	draining    bool   // by us
+	peerLeft    bool   // the peer said GOAWAY
+	isDone      bool
+	err         error // why it ended
+
+	growth   atomic.Int64 // budget for windows beyond their first size
+	rttNanos atomic.Int64
+	heard    atomic.Bool // something came since the last look
+	pings    keepalive
+	settled  chan struct{} // closed by the peer's first SETTINGS
+	emptied  chan struct{} // closed when draining and no stream is left
+	done     chan struct{} // takes no new streams
+	ended_   chan struct{} // closed by fail
+}
+
+var _ hbone.Tunnel = (*tunnel)(nil)
+
+const maxStreamID = math.MaxInt32
+
+func newTunnel(c *tls.Conn, w *wire, tuning Tuning, client bool) *tunnel {
+	t := &tunnel{
+		tuning: tuning, tls: c, wire: w, client: client,
+		log:    tuning.Logger,
+		dec:    hpack.NewDecoder(4096, nil),
+		window: tuning.Window,
+		calm:   newMeter(),
+		kick:   make(chan struct{}, 1),
+
+		streams: map[uint32]*stream{}, nextID: 1,
+		goAwayID:   maxStreamID,
+		sendWindow: 65535, peerWindow: 65535,
+		peerMax:  recordLen - frameHeaderLen,
+		capacity: tuning.MaxStreams, peerHeaders: serverHeaderList,
+
+		settled: make(chan struct{}), emptied: make(chan struct{}),
+		done: make(chan struct{}), ended_: make(chan struct{}),
+	}
+	t.growth.Store(int64(tuning.Window))
+	t.rttNanos.Store(int64(unknownRTT))
+	t.cf = http2.NewFramer(&t.ctl, nil)
+	t.enc = hpack.NewEncoder(&t.hbuf)
+	t.fr = http2.NewFramer(nil, c)
+	t.fr.SetMaxReadFrameSize(frameLen)
+	t.ctx, t.cancel = context.WithCancel(context.Background())
+	return t
+}
+
+// start sends our SETTINGS and runs the reader and the flusher.
+func (t *tunnel) start() {
+	t.pings.sentSettings = time.Now()
+	t.cmu.Lock()
+	if t.client {
+		t.ctl.WriteString(http2.ClientPreface)
+	}
+	t.cf.WriteSettings(t.settings()...)
+	if more := t.tuning.Window - 65535; more > 0 {
+		t.cf.WriteWindowUpdate(0, uint32(more))
+	}
+	t.pending.Store(true)
+	t.cmu.Unlock()
+	t.work.Go(t.flushLoop)
+	t.work.Go(func() { t.fail(t.read()) })
+	t.wake()
+	t.pings.start(t)
+}
+
+func (t *tunnel) settings() []http2.Setting {
+	s := []http2.Setting{
+		{ID: http2.SettingInitialWindowSize, Val: uint32(t.tuning.StreamWindow)},
+		{ID: http2.SettingMaxFrameSize, Val: frameLen},
+		{ID: http2.SettingMaxHeaderListSize, Val: t.maxHeaderList()},
+	}
+	if t.client {
+		return append(s, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
+	}
+	return append(s, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(t.tuning.MaxStreams)})
+}
+
+// fail ends the tunnel at once, for the first reason given.
+func (t *tunnel) fail(err error) {
+	t.mu.Lock()
+	if t.err != nil {
+		t.mu.Unlock()
+		return
+	}
+	t.err = err
+	t.doneLocked()
+	close(t.ended_)
+	streams := make([]*stream, 0, len(t.streams))
+	for _, s := range t.streams {
+		streams = append(streams, s)
+	}
+	t.mu.Unlock()
+	t.pings.stop()
+	t.hangUp(err)
+	for _, s := range streams {
+		s.tunnelEnded(err)
+	}
+	if errors.Is(err, hbone.ErrClosed) {
+		t.cancel() // cut also what only delivers what it has
+	} else {
+		t.log.Debug("tunnel lost", "peer", t.peer.ID, "remote", t.peer.Remote, "err", err)
+	}
+}
+
+// hangUp says why, if that needs no waiting, and closes the socket.
+func (t *tunnel) hangUp(err error) {
+	defer t.wire.Close()
+	t.wire.SetWriteDeadline(time.Now().Add(time.Second))
+	if !t.wmu.TryLock() {
+		return
+	}
+	defer t.wmu.Unlock()
+	t.cmu.Lock()
+	t.cf.WriteGoAway(t.processed(), codeOf(err), nil)
+	t.cmu.Unlock()
+	t.pending.Store(true)
+	if t.writeControlLocked() == nil {
+		t.tls.CloseWrite()
+	}
+}
+
+func (t *tunnel) processed() uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.client {
+		return 0
+	}
+	return min(t.lastID, t.goAwayID)
+}
+
+func codeOf(err error) http2.ErrCode {
+	if ce, ok := errors.AsType[*connError](err); ok {
+		return ce.code
+	}
+	return http2.ErrCodeNo
+}
+
+// tunnelEnded gives the stream's users their error. What had arrived may still
+// be read.
+func (s *stream) tunnelEnded(err error) {
+	if !errors.Is(err, hbone.ErrClosed) && !errors.Is(err, hbone.ErrReset) {
+		err = fmt.Errorf("%w: tunnel lost: %w", hbone.ErrReset, err)
+	}
+	s.breakReceive(err)
+	s.t.mu.Lock()
+	s.endSendLocked(err)
+	s.t.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+	}
+	s.t.ended(s, true, true)
+}
+
+// ended notes that a half of s has ended in the protocol's sense, and forgets
+// the stream when both have.
+func (t *tunnel) ended(s *stream, sent, got bool) {
+	t.mu.Lock()
+	s.sentEnd = s.sentEnd || sent
+	s.gotEnd = s.gotEnd || got
+	gone := s.sentEnd && s.gotEnd && !s.gone
+	if gone {
+		s.gone = true
+		delete(t.streams, s.id)
+	}
+	last := t.checkEmptyLocked()
+	t.mu.Unlock()
+	if gone {
+		s.finished()
+	}
+	if last {
+		t.fail(hbone.ErrClosed)
+	}
+}
+
+// checkEmptyLocked tells Drain that the last stream has ended. True says that
+// the peer is leaving and nobody here waits to close the tunnel.
+func (t *tunnel) checkEmptyLocked() bool {
+	if len(t.streams) > 0 || t.running > 0 {
+		return false
+	}
+	if t.draining {
+		select {
+		case <-t.emptied:
+		default:
+			close(t.emptied)
+		}
+	}
+	return t.peerLeft && !t.draining
+}
+
+func (t *tunnel) doneLocked() {
+	if !t.isDone {
+		t.isDone = true
+		close(t.done)
+	}
+}
+
+// drainLocked takes no new streams from our side.
+func (t *tunnel) drainLocked() {
+	t.draining = true
+	t.doneLocked()
+	t.checkEmptyLocked()
+}
+
+// Peer implements hbone.Tunnel.
+func (t *tunnel) Peer() hbone.Peer { return t.peer }
+
+// Done implements hbone.Tunnel.
+func (t *tunnel) Done() <-chan struct{} { return t.done }
+
+// Streams implements hbone.Tunnel.
+func (t *tunnel) Streams() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.streams)
+}
+
+// Capacity implements hbone.Tunnel.
+func (t *tunnel) Capacity() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.capacity
+}
+
+// Close implements hbone.Tunnel. It waits for the tunnel's own goroutines.
+func (t *tunnel) Close() error {
+	t.fail(hbone.ErrClosed)
+	t.work.Wait()
+	return nil
+}
+
+func (t *tunnel) rtt() time.Duration { return time.Duration(t.rttNanos.Load()) }
