@@ -16,40 +16,54 @@ type candidate struct {
 
 // choose picks an endpoint of s for a service port (dataplane spec 2.4), or
 // says why there is none. As a gateway the port need not be declared by an
-// instance that has an application tunnel.
+// instance that has an application tunnel. It looks twice rather than keep a
+// list: a service may have thousands of endpoints, and every connection asks.
 func (o *outbound) choose(s *mesh.Service, port uint16, gateway bool) (candidate, string) {
 	endpoints := o.v.Endpoints(s.Key())
 	if len(endpoints) == 0 {
 		return candidate{}, "it has none"
 	}
-	pick, best, total, why := []candidate(nil), 0, 0, excuse{}
-	for _, e := range endpoints {
-		c, ok := o.usable(s, e, port, gateway, &why)
-		if !ok {
-			continue
-		}
-		rank, ok := o.rank(s.LoadBalancing, e.Workload)
-		if !ok {
-			why.far = true
-			continue
-		}
-		if rank > best {
-			pick, best, total = pick[:0], rank, 0
-		}
-		if rank == best {
-			pick, total = append(pick, c), total+int(e.Workload.Capacity)
+	best, total, why := 0, 0, excuse{}
+	for i := range endpoints {
+		switch _, rank, ok := o.consider(s, &endpoints[i], port, gateway, &why); {
+		case !ok || rank < best:
+		case rank > best:
+			best, total = rank, int(endpoints[i].Workload.Capacity)
+		default:
+			total += int(endpoints[i].Workload.Capacity)
 		}
 	}
 	if total == 0 {
 		return candidate{}, why.String()
 	}
 	n := o.rnd(total)
-	i := slices.IndexFunc(pick, func(c candidate) bool { n -= int(c.workload.Capacity); return n < 0 })
-	return pick[max(i, 0)], ""
+	for i := range endpoints {
+		c, rank, ok := o.consider(s, &endpoints[i], port, gateway, &why)
+		if !ok || rank != best {
+			continue
+		}
+		if n -= int(c.workload.Capacity); n < 0 {
+			return c, ""
+		}
+	}
+	return candidate{}, why.String() // rnd gave more than it was asked for
 }
 
-// usable makes a candidate of an endpoint, or notes why not.
-func (o *outbound) usable(s *mesh.Service, e view.Endpoint, port uint16, gateway bool, why *excuse) (candidate, bool) {
+// consider makes a candidate of an endpoint, with its rank, or notes why not.
+func (o *outbound) consider(s *mesh.Service, e *view.Endpoint, port uint16, gateway bool, why *excuse) (candidate, int, bool) {
+	c, ok := o.usable(s, e, port, gateway, why)
+	if !ok {
+		return c, 0, false
+	}
+	rank, ok := o.rank(s.LoadBalancing, e.Workload)
+	if !ok {
+		why.far = true
+	}
+	return c, rank, ok
+}
+
+// usable makes a candidate whatever its locality.
+func (o *outbound) usable(s *mesh.Service, e *view.Endpoint, port uint16, gateway bool, why *excuse) (candidate, bool) {
 	w := e.Workload
 	target := targetPort(s, e.Ports, port)
 	if target == 0 && gateway && w.AppTunnelPort != 0 {
