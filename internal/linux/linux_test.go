@@ -81,14 +81,20 @@ func TestSocketsLiveInTheNamespace(t *testing.T) {
 			if got := linux.AddrPort(c.RemoteAddr()); got != to {
 				t.Errorf("remote address %v, want %v", got, to)
 			}
-			if got := sockopt(t, c, unix.SO_MARK); got != linux.Mark {
-				t.Errorf("mark %#x, want %#x", got, linux.Mark)
-			}
 			s, err := l.AcceptTCP()
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer s.Close()
+			for name, end := range map[string]*net.TCPConn{"dialled": c, "accepted": s} {
+				if got := sockopt(t, end, unix.SOL_SOCKET, unix.SO_MARK); got != linux.Mark {
+					t.Errorf("%s: mark %#x, want %#x", name, got, linux.Mark)
+				}
+				on, idle := sockopt(t, end, unix.SOL_SOCKET, unix.SO_KEEPALIVE), sockopt(t, end, unix.SOL_TCP, unix.TCP_KEEPIDLE)
+				if on != 1 || idle != 180 {
+					t.Errorf("%s: keepalive %d after %d s, want on after 180 s", name, on, idle)
+				}
+			}
 			if dst, err := linux.OriginalDst(s); err != nil || dst != to {
 				t.Errorf("original destination of a connection that nobody redirected: %v, %v; want %v", dst, err, to)
 			}
@@ -242,13 +248,13 @@ func listen(t *testing.T, ns *linux.NetNS, host string, o linux.ListenOptions) *
 	return l
 }
 
-func sockopt(t *testing.T, c *net.TCPConn, name int) (value int) {
+func sockopt(t *testing.T, c *net.TCPConn, level, name int) (value int) {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, name) })
+	raw.Control(func(fd uintptr) { value, err = unix.GetsockoptInt(int(fd), level, name) })
 	if err != nil {
 		t.Fatal(err)
 	}

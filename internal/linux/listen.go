@@ -18,8 +18,8 @@ type ListenOptions struct {
 	ReusePort bool
 	// Transparent accepts connections to addresses that are not of this host.
 	Transparent bool
-	// KeepAlive is for accepted connections; the zero value is Go's default,
-	// Enable false with a non-zero Idle is off.
+	// KeepAlive is for accepted connections, which inherit it; off if Enable is
+	// false.
 	KeepAlive net.KeepAliveConfig
 }
 
@@ -44,13 +44,11 @@ func ListenTCP(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOption
 	if o.Transparent {
 		options = append(options, transparent)
 	}
-	config := net.ListenConfig{
-		Control:         swapIn(ns, family(at.Addr()), options),
-		KeepAliveConfig: o.KeepAlive,
+	if o.KeepAlive.Enable {
+		options = append(options, keepAlive(o.KeepAlive)...)
 	}
-	if o.KeepAlive != (net.KeepAliveConfig{}) && !o.KeepAlive.Enable {
-		config.KeepAlive = -1
-	}
+	// Negative: Go would set it on each accepted connection, by four calls.
+	config := net.ListenConfig{Control: swapIn(ns, family(at.Addr()), options), KeepAlive: -1}
 	config.SetMultipathTCP(false)
 	l, err := config.Listen(ctx, network(at.Addr()), at.String())
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,6 +21,7 @@ type NetNSID struct {
 type NetNS struct {
 	file *os.File
 	id   NetNSID
+	home func() (*os.File, error) // the process's own, opened at the first Do
 }
 
 // OpenNetNS opens the namespace at path, e.g. /proc/123/ns/net or /run/netns/x.
@@ -46,7 +48,8 @@ func NetNSFromFile(f *os.File) (*NetNS, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &NetNS{file: f, id: id}, nil
+	home := sync.OnceValues(func() (*os.File, error) { return os.Open(threadNetNS) })
+	return &NetNS{file: f, id: id, home: home}, nil
 }
 
 func netNSID(f *os.File) (NetNSID, error) {
@@ -97,18 +100,18 @@ func (n *NetNS) Do(f func() error) error {
 
 func (n *NetNS) doLocked(f func() error) error {
 	runtime.LockOSThread()
-	home, err := unix.Open(threadNetNS, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	// Every goroutine but those of Do is at home, and so is this one so far.
+	home, err := n.home()
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("opening own network namespace: %w", err)
 	}
-	defer unix.Close(home)
 	if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("entering network namespace: %w", err)
 	}
 	err = f()
-	if back := unix.Setns(home, unix.CLONE_NEWNET); back != nil {
+	if back := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); back != nil {
 		return errors.Join(err, fmt.Errorf("leaving network namespace: %w", back))
 	}
 	runtime.UnlockOSThread()

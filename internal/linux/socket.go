@@ -29,6 +29,15 @@ func intOption(what string, level, name, value int) option {
 
 func markOption(mark int) option { return intOption("SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, mark) }
 
+func keepAlive(k net.KeepAliveConfig) []option {
+	return []option{
+		intOption("SO_KEEPALIVE", unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+		intOption("TCP_KEEPIDLE", unix.SOL_TCP, unix.TCP_KEEPIDLE, int(k.Idle/time.Second)),
+		intOption("TCP_KEEPINTVL", unix.SOL_TCP, unix.TCP_KEEPINTVL, int(k.Interval/time.Second)),
+		intOption("TCP_KEEPCNT", unix.SOL_TCP, unix.TCP_KEEPCNT, k.Count),
+	}
+}
+
 // transparent lets a socket be bound to, and accept for, addresses that are
 // not of this host.
 func transparent(fd, family int) error {
