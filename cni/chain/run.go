@@ -46,23 +46,26 @@ func New(cfg Config) *Installer {
 // Ready reports whether the plugin is in place.
 func (i *Installer) Ready() bool { return i.ready.Load() }
 
-// lookAgain bounds how long a change that no notification told of can stand.
-const lookAgain = 30 * time.Second
+// How often is looked without being told: to bound how long a change that no
+// notification told of can stand, and, on a node that has no inotify instance
+// left for us, instead of notifications.
+const (
+	lookAgain = 30 * time.Second
+	lookOften = 500 * time.Millisecond
+)
 
 // Run installs the plugin and puts it back whenever it is taken away, until ctx
 // ends; what is installed then stays.
 func (i *Installer) Run(ctx context.Context) error {
-	watch, err := fsnotify.NewWatcher()
+	every := lookAgain
+	watch, err := i.watch()
 	if err != nil {
-		return fmt.Errorf("watching the node's network configuration: %w", err)
+		i.log.Warn("looking at the node's network configuration often instead of being told of changes", "error", err)
+		watch, every = &fsnotify.Watcher{}, lookOften // it never tells
+	} else {
+		defer watch.Close()
 	}
-	defer watch.Close()
-	for _, dir := range []string{i.cfg.ConfDir, i.cfg.BinDir} {
-		if err := watch.Add(dir); err != nil {
-			return fmt.Errorf("watching %s: %w", dir, err)
-		}
-	}
-	again := time.NewTicker(lookAgain)
+	again := time.NewTicker(every)
 	defer again.Stop()
 	var last string
 	for {
@@ -74,11 +77,25 @@ func (i *Installer) Run(ctx context.Context) error {
 			if !ok {
 				return errors.New("watching the node's network configuration ended")
 			}
-		case err := <-watch.Errors:
+		case err := <-watch.Errors: // some change was not told: look too
 			i.log.Warn("watching the node's network configuration", "error", err)
 		case <-again.C:
 		}
 	}
+}
+
+// watch asks to be told of changes in both directories.
+func (i *Installer) watch() (*fsnotify.Watcher, error) {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, fmt.Errorf("asking for notifications: %w", err)
+	}
+	for _, dir := range []string{i.cfg.ConfDir, i.cfg.BinDir} {
+		if err := w.Add(dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("watching %s: %w", dir, err), w.Close())
+		}
+	}
+	return w, nil
 }
 
 // look installs and says once what is wrong.
