@@ -130,7 +130,7 @@ func (e *refusedError) Error() string { return e.reason }
 // connect tries endpoints until one accepts.
 func (f *flight) connect(ctx context.Context) (far far, err error) {
 	var avoid []netip.AddrPort
-	for {
+	for tried, lost := 1, false; ; tried++ {
 		d := route.Outbound(f.Store.View(), f.src, f.dst, rand.IntN, avoid)
 		if d.Kind == route.Refuse {
 			if err == nil { // otherwise the attempt before tells more
@@ -143,10 +143,16 @@ func (f *flight) connect(ctx context.Context) (far far, err error) {
 		if far, err = f.attempt(ctx, d); err == nil {
 			return far, nil
 		}
-		avoid = append(avoid, d.Endpoint)
-		if d.Kind == route.Passthrough || len(avoid) >= f.Attempts || !another(ctx, err) {
+		if d.Kind == route.Passthrough || tried >= f.Attempts || !another(ctx, err) {
 			return far, err
 		}
+		// A shared tunnel may have died unnoticed, as when its server was
+		// killed: the same endpoint gets a second chance, by a new tunnel.
+		if errors.Is(err, hbone.ErrReset) && !lost {
+			lost = true
+			continue
+		}
+		avoid = append(avoid, d.Endpoint)
 	}
 }
 

@@ -1,0 +1,88 @@
+package ztunnel
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"sync"
+
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+	"github.com/ambit-mesh/ambit/ztunnel/dump"
+)
+
+// certificates are the identities' certificates, and which of them were
+// renewed since somebody asked.
+type certificates struct {
+	*certs.Manager
+	renewed *renewals
+}
+
+// renewals collects identities; Manager reports to it with a lock held.
+type renewals struct {
+	mu   sync.Mutex
+	ids  map[spiffe.ID]bool
+	wake chan struct{}
+}
+
+func (r *renewals) add(id spiffe.ID) {
+	r.mu.Lock()
+	r.ids[id] = true
+	r.mu.Unlock()
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (r *renewals) take() map[spiffe.ID]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ids := r.ids
+	r.ids = map[spiffe.ID]bool{}
+	return ids
+}
+
+func newCertificates(c *Config) (certificates, error) {
+	ca := c.Authority
+	if ca == nil {
+		if c.CA.Address == "" {
+			return certificates{}, errors.New("no certificate authority is configured")
+		}
+		ca = certs.NewCAClient(certs.CAConfig{
+			Address: c.CA.Address, ServerName: c.CA.ServerName, RootFile: c.CA.RootFile, TokenFile: c.CA.TokenFile,
+			ClusterID:   c.Self.ClusterID,
+			OwnIdentity: c.Only != nil, // a proxy of one pod runs as that pod
+		})
+	}
+	r := &renewals{ids: map[spiffe.ID]bool{}, wake: make(chan struct{}, 1)}
+	m := certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: r.add, Logger: c.Logger})
+	return certificates{m, r}, nil
+}
+
+// dumped is the certificates in istioctl's words.
+func (c certificates) dumped() []dump.Certificate {
+	out := []dump.Certificate{}
+	for _, s := range c.List() {
+		d := dump.Certificate{Identity: s.ID.String(), State: string(s.State), Chain: []dump.Cert{}, Roots: []dump.Cert{}}
+		if s.Err != nil {
+			d.State += ": " + s.Err.Error()
+		}
+		if s.Certificate != nil {
+			d.Chain, d.Roots = certsOf(s.Certificate.Chain), certsOf(s.Certificate.Roots)
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
+func certsOf(list []*x509.Certificate) []dump.Cert {
+	out := []dump.Cert{}
+	for _, c := range list {
+		out = append(out, dump.Cert{
+			PEM:          pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}),
+			SerialNumber: c.SerialNumber.String(), ValidFrom: c.NotBefore, ExpirationTime: c.NotAfter,
+		})
+	}
+	return out
+}

@@ -1,0 +1,152 @@
+// Package ztunnel is the root of the node proxy: it carries the connections of
+// the pods of one node, encrypted between nodes, and enforces L4 policy.
+//
+// It is wiring: Run starts the stages and ends them in order. The stages are
+// the packages below it; decisions are in ztunnel/route, state in ztunnel/view.
+// It refuses Kubernetes: everything comes by xDS, by the CNI agent's socket, or
+// from a local file. ztunnel/cmd/ztunnel calls it.
+package ztunnel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/linux"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/ztunnel/view"
+)
+
+// proxy is one running ztunnel.
+type proxy struct {
+	config    Config
+	log       *slog.Logger
+	store     *view.Store
+	source    source
+	certs     certificates
+	pods      pods
+	readiness admin.Readiness
+	registry  *prometheus.Registry
+	recorder  *telemetry.Recorder
+	quit      context.CancelFunc // begins the end
+}
+
+// Run serves until ctx is done, then drains within Config.DrainDeadline, and
+// returns when everything it started has ended. An error is why it could not
+// serve.
+func Run(ctx context.Context, c Config) error {
+	c.fill()
+	p := &proxy{config: c, log: c.Logger.With("component", "ztunnel"), store: view.NewStore()}
+	if n, err := linux.RaiseOpenFiles(); err != nil {
+		p.log.Warn("open files", "error", err)
+	} else {
+		p.log.Debug("open files", "limit", n)
+	}
+	if err := p.build(); err != nil {
+		return err
+	}
+	ctx, p.quit = context.WithCancel(ctx)
+	defer p.quit()
+	// The parts outlive ctx: they are needed while draining.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, parts := errgroup.WithContext(parts)
+	if err := p.serveHTTP(parts, group); err != nil {
+		return err
+	}
+	group.Go(func() error { return p.source.run(parts) })
+	group.Go(func() error { return p.certs.Run(parts) })
+	group.Go(func() error { return p.follow(parts) })
+	// A part that fails ends the proxy.
+	defer context.AfterFunc(parts, p.quit)()
+	err := p.serve(ctx)
+	drained := p.drain(ctx)
+	stop()
+	return errors.Join(err, drained, group.Wait())
+}
+
+// build makes everything that runs later.
+func (p *proxy) build() error {
+	c := &p.config
+	p.registry = telemetry.NewRegistry("ztunnel", c.Version)
+	traffic := telemetry.NewTraffic(telemetry.TrafficConfig{})
+	p.registry.MustRegister(traffic)
+	p.recorder = telemetry.NewRecorder(traffic, c.Logger)
+	var err error
+	if p.source, err = newSource(c, p.store, p.registry); err != nil {
+		return err
+	}
+	if p.certs, err = newCertificates(c); err != nil {
+		return err
+	}
+	p.pods, err = p.newPods()
+	return err
+}
+
+// serve brings the data plane up once the state is known, and keeps it until
+// ctx is done.
+func (p *proxy) serve(ctx context.Context) error {
+	task := p.readiness.Task("state manager")
+	serving := p.readiness.Task(p.pods.task())
+	select {
+	case <-p.source.synced():
+	case <-ctx.Done():
+		return nil
+	}
+	p.log.Info("state received", "workloads", len(p.store.View().Workloads()), "generation", p.store.View().Generation())
+	task.Set(true)
+	return p.pods.run(ctx, serving.Set)
+}
+
+// drain ends the data plane.
+func (p *proxy) drain(ctx context.Context) error {
+	p.readiness.Task("shutting down")
+	p.log.Info("draining", "deadline", p.config.DrainDeadline)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.DrainDeadline)
+	defer cancel()
+	err := p.pods.drain(ctx)
+	p.log.Info("drained", "complete", ctx.Err() == nil)
+	return err
+}
+
+// serveHTTP binds all ports before anything else happens, so that a conflict
+// is told at once.
+func (p *proxy) serveHTTP(ctx context.Context, group *errgroup.Group) error {
+	c := &p.config
+	local, err := admin.ListenLoopback(ctx, c.AdminPort)
+	if err != nil {
+		return err
+	}
+	servers := []struct {
+		handler   http.Handler
+		listeners []net.Listener
+	}{
+		{admin.Handler(admin.Config{Name: "ztunnel", Dump: p.dump, Levels: c.Levels, Quit: p.quit}), local},
+		{admin.MetricsHandler(p.registry, p.log), nil},
+		{admin.ReadyHandler(&p.readiness), nil},
+	}
+	for i, port := range []uint16{c.MetricsPort, c.ReadyPort} {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			for _, s := range servers {
+				for _, open := range s.listeners {
+					open.Close()
+				}
+			}
+			return fmt.Errorf("listening for metrics and readiness: %w", err)
+		}
+		servers[i+1].listeners = []net.Listener{l}
+	}
+	for _, s := range servers {
+		group.Go(func() error { return admin.Serve(ctx, s.handler, p.log, s.listeners...) })
+	}
+	return nil
+}

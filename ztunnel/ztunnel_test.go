@@ -1,0 +1,180 @@
+package ztunnel
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/certs/certstest"
+	"github.com/ambit-mesh/ambit/internal/zds"
+)
+
+const local = `
+workloads: [{uid: k//Pod/shop/web, name: web, namespace: shop, serviceAccount: web, workloadIps: [10.1.0.6], protocol: HBONE}]
+`
+
+// running is a ztunnel on free ports with a local file and an agent's socket.
+type running struct {
+	t      *testing.T
+	config Config
+	done   chan error
+}
+
+func run(t *testing.T, ctx context.Context) *running {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "local.yaml")
+	if err := os.WriteFile(path, []byte(local), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{t: t, done: make(chan error, 1), config: Config{
+		LocalFile: path, Authority: certstest.New(t), AgentSocket: filepath.Join(dir, "z.sock"),
+		AdminPort: freePort(t), MetricsPort: freePort(t), ReadyPort: freePort(t),
+	}}
+	go func() { r.done <- Run(ctx, r.config) }()
+	return r
+}
+
+func freePort(t *testing.T) uint16 {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return uint16(l.Addr().(*net.TCPAddr).Port)
+}
+
+func (r *running) get(port uint16, path string) (int, string, error) {
+	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
+	if err != nil {
+		return 0, "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), err
+}
+
+// until waits for an answer.
+func (r *running) until(port uint16, path string, status int, contains string) string {
+	r.t.Helper()
+	var last string
+	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		code, body, err := r.get(port, path)
+		if err == nil && code == status && strings.Contains(body, contains) {
+			return body
+		}
+		last = fmt.Sprint(code, body, err)
+	}
+	r.t.Fatalf("%s: %s; want %d with %q", path, last, status, contains)
+	return ""
+}
+
+func TestItIsReadyOnceTheAgentsPodsAreKnownAndQuitsWhenTold(t *testing.T) {
+	r := run(t, t.Context())
+	r.until(r.config.ReadyPort, "/healthz/ready", 500, "not ready, pending: workload proxy manager")
+	l, err := zds.Listen(r.config.AgentSocket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	agent, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer agent.Close()
+	if _, err := agent.Hello(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := agent.SnapshotSent(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r.until(r.config.ReadyPort, "/healthz/ready", 200, "ready")
+	metrics := r.until(r.config.MetricsPort, "/stats/prometheus", 200, "istio_build")
+	for _, name := range []string{"workload_manager_active_proxy_count 0", "istio_tcp_sockets_open", "process_open_fds", "go_goroutines"} {
+		if !strings.Contains(metrics, name) {
+			t.Errorf("metrics lack %s", name)
+		}
+	}
+	var dump struct {
+		Workloads []struct{ UID, Protocol string }
+		Config    map[string]any
+	}
+	if err := json.Unmarshal([]byte(r.until(r.config.AdminPort, "/config_dump", 200, "workloads")), &dump); err != nil {
+		t.Fatal(err)
+	}
+	if len(dump.Workloads) != 1 || dump.Workloads[0].UID != "k//Pod/shop/web" || dump.Workloads[0].Protocol != "HBONE" {
+		t.Errorf("dump %+v", dump)
+	}
+	resp, err := http.Post(fmt.Sprintf("http://127.0.0.1:%d/quitquitquit", r.config.AdminPort), "", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	r.ends(nil)
+	if _, _, err := r.get(r.config.ReadyPort, "/healthz/ready"); err == nil {
+		t.Error("it still answers")
+	}
+}
+
+// ends waits for Run; nil wants no error.
+func (r *running) ends(want *string) {
+	r.t.Helper()
+	select {
+	case err := <-r.done:
+		if want == nil && err != nil || want != nil && (err == nil || !strings.Contains(err.Error(), *want)) {
+			r.t.Errorf("ended with %v", err)
+		}
+	case <-time.After(15 * time.Second):
+		r.t.Fatal("it does not end")
+	}
+}
+
+func TestItEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	r := run(t, ctx)
+	r.until(r.config.ReadyPort, "/healthz/ready", 500, "")
+	cancel()
+	r.ends(nil)
+}
+
+func TestWhatCannotWorkIsToldAtOnce(t *testing.T) {
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := uint16(taken.Addr().(*net.TCPAddr).Port)
+	file := filepath.Join(t.TempDir(), "local.yaml")
+	if err := os.WriteFile(file, []byte(local), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	good := func() Config {
+		return Config{LocalFile: file, Authority: certstest.New(t), AdminPort: freePort(t), MetricsPort: freePort(t), ReadyPort: freePort(t)}
+	}
+	for _, c := range []struct {
+		name, want string
+		spoil      func(*Config)
+	}{
+		{"no state", "neither a control plane nor a local file", func(c *Config) { c.LocalFile = "" }},
+		{"no CA", "no certificate authority", func(c *Config) { c.Authority = nil }},
+		{"no such file", "no such file", func(c *Config) { c.LocalFile += "x" }},
+		{"the admin port is taken", "address already in use", func(c *Config) { c.AdminPort = port }},
+		{"the metrics port is taken", "address already in use", func(c *Config) { c.MetricsPort = port }},
+		{"the readiness port is taken", "address already in use", func(c *Config) { c.ReadyPort = port }},
+	} {
+		config := good()
+		c.spoil(&config)
+		r := &running{t: t, done: make(chan error, 1)}
+		go func() { r.done <- Run(t.Context(), config) }()
+		r.ends(&c.want)
+	}
+}
