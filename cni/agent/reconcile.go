@@ -122,9 +122,12 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 	if phase != members.Captured {
 		a.cfg.Counts.reconciled("enrol")
 		if err := a.cfg.Keeper.Advance(ctx, uid); err != nil {
-			a.warn(pod, reasonWaiting, "the pod is not captured by the mesh yet: "+err.Error())
-			if errors.Is(err, handoff.ErrNoZtunnel) {
-				err = nil // nothing is wrong with the pod
+			absent := errors.Is(err, handoff.ErrNoZtunnel)
+			if !absent || pod.Annotations[enrol.RedirectionAnnotation] != enrol.Pending {
+				a.warn(pod, reasonWaiting, "the pod is not captured by the mesh yet: "+err.Error())
+			}
+			if absent {
+				err = nil // nothing is wrong with the pod, and it has been said
 			}
 			return soon, errors.Join(err, a.annotate(ctx, pod, enrol.Pending))
 		}

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/klog/v2"
 
 	"github.com/ambit-mesh/ambit/cni"
 	"github.com/ambit-mesh/ambit/cni/plugin"
@@ -81,6 +82,7 @@ func fromEnvironment() (cni.Config, error) {
 	); err != nil {
 		return cni.Config{}, err
 	}
+	klog.SetSlogLogger(cfg.Log.With("component", "client-go"))
 	cfg.Kube, err = kube()
 	return cfg, err
 }
