@@ -66,6 +66,16 @@ func runStep(t *testing.T, c *chain, s *step) {
 		between = append(between, fatesOf(t, c.store.View(), s))
 	}
 	after := fatesOf(t, c.store.View(), s)
+	checkBetween(t, s, before, between, after)
+	if s.files["lost.txt"] == nil {
+		checkFresh(t, c.store.View(), model)
+	}
+	golden(t, s, "conditions.txt", func(string) (string, error) { return conditionLines(conditions), nil })
+	golden(t, s, "decide.txt", func(text string) (string, error) { return decideFile(c.store.View(), text) })
+}
+
+// checkBetween: what passes neither before nor after a step never passes.
+func checkBetween(t *testing.T, s *step, before map[string]bool, between []map[string]bool, after map[string]bool) {
 	for _, state := range between {
 		for connection, open := range state {
 			if open && !before[connection] && !after[connection] {
@@ -73,11 +83,6 @@ func runStep(t *testing.T, c *chain, s *step) {
 			}
 		}
 	}
-	if s.files["lost.txt"] == nil {
-		checkFresh(t, c.store.View(), model)
-	}
-	golden(t, s, "conditions.txt", func(string) (string, error) { return conditionLines(conditions), nil })
-	golden(t, s, "decide.txt", func(text string) (string, error) { return decideFile(c.store.View(), text) })
 }
 
 // golden compares a file of the step with what comes out, or rewrites it.
@@ -152,21 +157,26 @@ func checkFull(t *testing.T, c *chain, model mesh.Model, conditions []translate.
 
 // checkFresh: what a proxy holds after its updates is the model.
 func checkFresh(t *testing.T, v *view.View, model mesh.Model) {
-	held := mesh.Model{
+	if d := cmp.Diff(model, held(v), same...); d != "" {
+		t.Errorf("the proxy holds something else than the model (-model +proxy):\n%s", d)
+	}
+}
+
+// held is everything a view holds, as a model.
+func held(v *view.View) mesh.Model {
+	m := mesh.Model{
 		Workloads: map[string]*mesh.Workload{}, Services: map[mesh.ServiceKey]*mesh.Service{}, Policies: map[mesh.PolicyKey]*mesh.Policy{},
 	}
 	for _, w := range v.Workloads() {
-		held.Workloads[w.UID] = w
+		m.Workloads[w.UID] = w
 	}
 	for _, s := range v.Services() {
-		held.Services[s.Key()] = s
+		m.Services[s.Key()] = s
 	}
 	for _, p := range v.AllPolicies() {
-		held.Policies[p.Key] = p
+		m.Policies[p.Key] = p
 	}
-	if d := cmp.Diff(model, held, same...); d != "" {
-		t.Errorf("the proxy holds something else than the model (-model +proxy):\n%s", d)
-	}
+	return m
 }
 
 var same = []cmp.Option{
