@@ -225,13 +225,11 @@ func TestPeersThatAreNotWhoTheySayAreRefused(t *testing.T) {
 	web := w.newPod(w.nodes[0], "web").enrolled()
 	web.echo(8080)
 	other := certstest.New(t)
-	late := certstest.New(t)
-	_ = late
 	self := rogue.identity()
 	elsewhere := spiffe.ID{TrustDomain: "example.org", Namespace: "shop", ServiceAccount: "rogue"}
 	for _, c := range []struct {
 		name         string
-		creds        *certs.Manager
+		creds        hbone.Credentials
 		self, accept spiffe.ID
 		authority    string
 		status       int    // of the CONNECT; 0 for no tunnel
@@ -239,6 +237,7 @@ func TestPeersThatAreNotWhoTheySayAreRefused(t *testing.T) {
 	}{
 		{name: "a good certificate is let in", creds: w.ca.Credentials(t, self), self: self, accept: web.identity(), authority: web.at(8080).String(), status: 200},
 		{name: "another CA's is not", creds: mixed(t, other, w.ca), self: self, accept: web.identity(), serverSays: "signed by a CA that is not ours"},
+		{name: "an expired one is not", creds: w.ca.Expired(), self: self, accept: web.identity(), serverSays: "its certificate expired at"},
 		{name: "another trust domain's is not", creds: w.ca.Credentials(t, elsewhere), self: elsewhere, accept: web.identity(), serverSays: "trust domain is example.org"},
 		{name: "a server of another identity is not accepted", creds: w.ca.Credentials(t, self), self: self, accept: self},
 		{name: "an address that is not the pod's is refused", creds: w.ca.Credentials(t, self), self: self, accept: web.identity(), authority: "10.9.9.9:8080", status: 400},
