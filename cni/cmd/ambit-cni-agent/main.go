@@ -82,7 +82,9 @@ func fromEnvironment() (cni.Config, error) {
 	); err != nil {
 		return cni.Config{}, err
 	}
-	klog.SetSlogLogger(cfg.Log.With("component", "client-go"))
+	// The API server's client tells each of its steps; only trouble is news.
+	trouble := slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{Level: slog.LevelWarn})
+	klog.SetSlogLogger(slog.New(trouble).With("component", "client-go"))
 	cfg.Kube, err = kube()
 	return cfg, err
 }
