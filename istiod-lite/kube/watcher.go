@@ -123,7 +123,9 @@ func (w *Watcher) put(object any, gone bool) {
 		object = last.Obj
 	}
 	if cm, ok := object.(*corev1.ConfigMap); ok {
-		w.putMesh(cm, gone)
+		if cm.Name == meshName {
+			w.putMesh(cm, gone)
+		}
 		return
 	}
 	ref, ok := refOf(object)

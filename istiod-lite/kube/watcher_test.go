@@ -1,0 +1,255 @@
+package kube
+
+import (
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	api "istio.io/api/security/v1beta1"
+	security "istio.io/client-go/pkg/apis/security/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	metadatafake "k8s.io/client-go/metadata/fake"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/feed"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
+)
+
+// seen follows a queue into a Set, as the control plane does.
+type seen struct {
+	t   *testing.T
+	q   *feed.Queue
+	set objects.Set
+}
+
+func (s *seen) holds(what string, ok func(objects.Set) bool) {
+	s.t.Helper()
+	eventually(s.t, what, func() bool {
+		changes, _ := s.q.Take()
+		if _, err := changes.Apply(&s.set); err != nil {
+			s.t.Error(err)
+		}
+		return ok(s.set)
+	})
+}
+
+func meshMap(text string) *corev1.ConfigMap {
+	return &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: meshName}, Data: map[string]string{meshKey: text}}
+}
+
+func watchAll(t *testing.T, c *apiServer) (*Watcher, *seen) {
+	q := feed.NewQueue()
+	w := NewWatcher(WatcherConfig{Clients: c.Clients, Queue: q, Namespace: "istio-system", Mesh: objects.MeshConfig{}.WithDefaults(), Logger: quiet})
+	running(t, w.Run)
+	return w, &seen{t: t, q: q}
+}
+
+func TestWatcherFollowsTheCluster(t *testing.T) {
+	c := fakes(
+		&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "front"}},
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}},
+		meshMap("trustDomain: example.org"),
+	)
+	w, s := watchAll(t, c)
+	<-w.Synced()
+	// What was there before is all queued once it says so.
+	changes, _ := s.q.Take()
+	if _, err := changes.Apply(&s.set); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.set.Pods) != 1 || len(s.set.Namespaces) != 1 || s.set.Mesh.TrustDomain != "example.org" {
+		t.Fatalf("synced with %v", s.set)
+	}
+	c.watching(t, 1, "pods")
+	pods := c.Kube.CoreV1().Pods("shop")
+	if _, err := pods.Create(t.Context(), &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "db"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("a new pod is seen", func(set objects.Set) bool { return len(set.Pods) == 2 })
+	if err := pods.Delete(t.Context(), "front", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("a deleted pod is gone", func(set objects.Set) bool { return len(set.Pods) == 1 })
+}
+
+func TestMeshSettings(t *testing.T) {
+	c := fakes(meshMap("trustDomain: one.org"))
+	w, s := watchAll(t, c)
+	<-w.Synced()
+	c.watching(t, 1, "configmaps", "namespaces")
+	maps := c.Kube.CoreV1().ConfigMaps("istio-system")
+	update := func(text string) {
+		t.Helper()
+		if _, err := maps.Update(t.Context(), meshMap(text), metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	is := func(domain string) func(objects.Set) bool {
+		return func(set objects.Set) bool { return set.Mesh.TrustDomain == domain }
+	}
+	s.holds("the settings are read", is("one.org"))
+	update("trustDomain: two.org")
+	s.holds("changed settings are read", is("two.org"))
+	update("{ this is not YAML")
+	update("trustDomain: [nor: this]")
+	if _, err := c.Kube.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "later"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("unreadable settings leave the last ones", func(set objects.Set) bool { return len(set.Namespaces) == 1 && is("two.org")(set) })
+	if err := maps.Delete(t.Context(), meshName, metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("without settings the defaults are back", is("cluster.local"))
+}
+
+func TestCustomKindsComeAndGo(t *testing.T) {
+	c := fakes()
+	w, s := watchAll(t, c)
+	<-w.Synced() // although no custom kind is defined
+	policies := c.Istio.SecurityV1().AuthorizationPolicies("shop")
+	create := func(name string) {
+		t.Helper()
+		p := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}, Spec: api.AuthorizationPolicy{}}
+		if _, err := policies.Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	have := func(n int) func(objects.Set) bool {
+		return func(set objects.Set) bool { return len(set.AuthorizationPolicies) == n }
+	}
+	crds := c.Metadata.Resource(crdResource).(metadatafake.MetadataClient)
+	define := func() {
+		t.Helper()
+		if _, err := crds.CreateFake(definition("authorizationpolicies.security.istio.io"), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c.watching(t, 1, "customresourcedefinitions")
+	create("first")
+	define()
+	s.holds("a kind that is defined later is read", have(1))
+	c.watching(t, 1, "authorizationpolicies")
+	create("second")
+	s.holds("and followed", have(2))
+	if err := crds.Delete(t.Context(), "authorizationpolicies.security.istio.io", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("its objects go with its definition", have(0))
+	define()
+	s.holds("and come back with it", have(2))
+}
+
+func TestSyncedWaitsForDefinedKinds(t *testing.T) {
+	c := fakes()
+	crds := c.Metadata.Resource(crdResource).(metadatafake.MetadataClient)
+	for name := range definitions {
+		if _, err := crds.CreateFake(definition(name), metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"a", "b", "c"} {
+		p := &security.PeerAuthentication{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name}}
+		if _, err := c.Istio.SecurityV1().PeerAuthentications("shop").Create(t.Context(), p, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w, s := watchAll(t, c)
+	<-w.Synced()
+	changes, _ := s.q.Take()
+	if _, err := changes.Apply(&s.set); err != nil {
+		t.Fatal(err)
+	}
+	if got := len(s.set.PeerAuthentications); got != 3 {
+		t.Errorf("synced with %d of 3 policies: a mesh that serves now would be open", got)
+	}
+}
+
+func TestStrippingLeavesWhatTheRulesRead(t *testing.T) {
+	const text = `
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z}, annotations: {a: b}}
+spec: {podCIDR: 10.0.0.0/24, providerID: x}
+status: {addresses: [{type: InternalIP, address: 192.168.0.1}], images: [{names: [big], sizeBytes: 1}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient, istio.io/use-waypoint: w}}
+spec: {finalizers: [kubernetes]}
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: front-6f4d-x
+  namespace: shop
+  labels: {app: front, version: v1, pod-template-hash: 6f4d}
+  annotations: {ambient.istio.io/redirection: enabled, kubectl.kubernetes.io/last-applied-configuration: "{}"}
+  ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: front-6f4d, controller: true, uid: u}]
+  managedFields: [{manager: kubectl}]
+spec:
+  nodeName: n1
+  serviceAccountName: front
+  initContainers: [{name: side, image: i, restartPolicy: Always, ports: [{name: metrics, containerPort: 9090}]}]
+  containers: [{name: c, image: i, env: [{name: A, value: b}], ports: [{name: http, containerPort: 8080, protocol: TCP}]}]
+  volumes: [{name: v, emptyDir: {}}]
+status:
+  phase: Running
+  podIP: 10.0.0.5
+  podIPs: [{ip: 10.0.0.5}, {ip: "fd00::5"}]
+  hostIP: 192.168.0.1
+  conditions: [{type: Ready, status: "True"}]
+  containerStatuses: [{name: c, ready: true, restartCount: 0, image: i, imageID: j}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: front, namespace: shop}
+spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: front}, ports: [{name: http, port: 80, targetPort: http}, {name: m, port: 90, targetPort: metrics}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p, namespace: shop}
+spec: {selector: {matchLabels: {app: front}}, rules: [{from: [{source: {namespaces: [shop]}}]}]}
+`
+	whole, err := objects.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stripped, err := objects.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range stripped.Pods {
+		stripAll(t, o)
+		if len(o.Spec.Volumes)+len(o.Spec.Containers[0].Env)+len(o.Status.ContainerStatuses)+len(o.ManagedFields) > 0 || o.Annotations[lastApplied] != "" {
+			t.Errorf("keeps what nothing reads: %+v", o)
+		}
+	}
+	for _, o := range stripped.Nodes {
+		stripAll(t, o)
+	}
+	for _, o := range stripped.Namespaces {
+		stripAll(t, o)
+	}
+	wantModel, wantConditions := translate.Translate(whole)
+	gotModel, gotConditions := translate.Translate(stripped)
+	if len(wantModel.Workloads) != 1 || len(wantModel.Policies) != 1 {
+		t.Fatalf("the example is not read whole: %+v", wantModel)
+	}
+	if d := cmp.Diff(wantModel, gotModel, cmp.Exporter(exportAll)); d != "" {
+		t.Errorf("stripping changes the model:\n%s", d)
+	}
+	if d := cmp.Diff(wantConditions, gotConditions); d != "" {
+		t.Error(d)
+	}
+}
+
+func stripAll(t *testing.T, o any) {
+	t.Helper()
+	if _, err := strip(o); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// exportAll lets cmp look into netip values.
+func exportAll(reflect.Type) bool { return true }
