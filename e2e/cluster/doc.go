@@ -5,8 +5,9 @@
 //
 // It owns everything that carries its name: the state directory, the network
 // namespaces ambit-NAME-*, the host interface ambitN, the cgroup
-// ambit-e2e/NAME and the processes in it. It changes no setting of the host,
-// and Down removes every trace, also those of a run that crashed.
+// ambit-e2e/NAME and the processes in it. Down removes every trace, also those
+// of a run that crashed. Of the host's settings it raises two limits while a
+// cluster exists (limits.go) and changes nothing else.
 //
 // It refuses to know anything about the mesh. Tests and the demo call Open,
 // Up, Load, the Node functions and Down; cmd/cluster is a thin command over

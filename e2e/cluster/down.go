@@ -27,9 +27,32 @@ func (c *Cluster) Down() error {
 	if err := os.RemoveAll(c.dir()); err != nil {
 		return err
 	}
-	// Only when this was the last one: a directory that is not empty stays.
-	_ = os.Remove(c.root)
+	if err := c.leave(); err != nil {
+		return err
+	}
 	c.log.Info("cluster is down")
+	return nil
+}
+
+// leave removes, when this was the last cluster, what all of them share.
+func (c *Cluster) leave() error {
+	release, err := lock(c.root, false)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil // another one that left at the same time was the last
+	}
+	if err != nil {
+		return err
+	}
+	defer release()
+	names, err := stateNames(c.root)
+	if err != nil || len(names) > 0 {
+		return err
+	}
+	if err := limitsOf(c.root).restore(hostLimits); err != nil {
+		return err
+	}
+	// One that comes at this moment keeps the directory: then it is not empty.
+	_ = os.Remove(c.root)
 	return nil
 }
 

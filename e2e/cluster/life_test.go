@@ -253,7 +253,7 @@ func reboot(t *testing.T, c *cluster.Cluster) {
 		out, err := exec.Command("nsenter", append([]string{"--net=" + n.Netns, "nft"}, args...)...).CombinedOutput()
 		return string(out), err
 	}
-	if out, err := nft("add", "table", "inet", "mark"); err != nil {
+	if out, err := nft("add", "table", "inet", "left_over"); err != nil {
 		t.Fatal(err, out)
 	}
 	if err := c.NodeReboot(t.Context(), "node2"); err != nil {
@@ -270,7 +270,7 @@ func reboot(t *testing.T, c *cluster.Cluster) {
 			t.Errorf("%s appeared on the host", file)
 		}
 	}
-	if out, err := nft("list", "tables"); err != nil || strings.Contains(out, "mark") {
+	if out, err := nft("list", "tables"); err != nil || strings.Contains(out, "left_over") {
 		t.Errorf("rules outlived the reboot: %s %v", out, err)
 	}
 	healthy(t, c)

@@ -135,11 +135,18 @@ func stateNames(root string) ([]string, error) {
 func lock(dir string, make bool) (release func(), err error) {
 	for {
 		if make {
-			if err := os.MkdirAll(dir, 0o700); err != nil {
+			err := os.MkdirAll(dir, 0o700)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // its parent was removed meanwhile
+			}
+			if err != nil {
 				return nil, err
 			}
 		}
 		f, err := os.Open(dir)
+		if make && errors.Is(err, fs.ErrNotExist) {
+			continue // removed between the two calls
+		}
 		if err != nil {
 			return nil, err
 		}

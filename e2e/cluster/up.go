@@ -90,6 +90,10 @@ func (c *Cluster) found(cfg Config) (*state, error) {
 		return nil, err
 	}
 	defer release()
+	if err := limitsOf(c.root).raise(hostLimits); err != nil {
+		// One small cluster fits the usual limits, so this is no end.
+		c.log.Warn("a limit of the host stays low; several clusters or many pods may fail", "error", err)
+	}
 	index, err := c.freeIndex()
 	if err != nil {
 		return nil, err
