@@ -1,0 +1,132 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/internal/linux"
+)
+
+// role is what a child process does until ctx ends. It calls ready once.
+type role func(ctx context.Context, args []string, ready func()) error
+
+var roles = map[string]role{
+	"app":     runApp,
+	"plain":   runPlain,
+	"tls-out": runTLSOut,
+	"tls-in":  runTLSIn,
+	"ztunnel": runZtunnel,
+}
+
+// Child runs the role that the arguments name, if they name one. It ends when
+// its standard input does, and so with its parent. On SIGUSR1 it gives what
+// memory it can back to the kernel.
+func Child(args []string) (bool, error) {
+	if len(args) < 2 || args[0] != "role" {
+		return false, nil
+	}
+	run := roles[args[1]]
+	if run == nil {
+		return true, fmt.Errorf("no role %q", args[1])
+	}
+	if _, err := linux.RaiseOpenFiles(); err != nil {
+		return true, err
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() { io.Copy(io.Discard, os.Stdin); cancel() }() // ends with the process
+	usr := make(chan os.Signal, 1)
+	signal.Notify(usr, syscall.SIGUSR1)
+	go func() {
+		for range usr {
+			debug.FreeOSMemory()
+			fmt.Println("freed")
+		}
+	}()
+	return true, run(ctx, args[2:], func() { fmt.Println("ready") })
+}
+
+// child is a process of a role.
+type child struct {
+	name  string
+	cmd   *exec.Cmd
+	stdin io.Closer
+	out   *bufio.Reader
+	once  sync.Once
+}
+
+// start runs a role in a namespace and waits until it is ready.
+func start(ns *linux.NetNS, args ...string) (*child, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(self, append([]string{"role"}, args...)...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	c := &child{name: strings.Join(args, " "), cmd: cmd, stdin: stdin, out: bufio.NewReader(stdout)}
+	if err := ns.Do(cmd.Start); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", c.name, err)
+	}
+	if err := c.expect("ready"); err != nil {
+		c.stop()
+		return nil, fmt.Errorf("starting %s: %w", c.name, err)
+	}
+	return c, nil
+}
+
+func (c *child) expect(word string) error {
+	line, err := c.out.ReadString('\n')
+	if err != nil {
+		return errors.New("it ended")
+	}
+	if strings.TrimSpace(line) != word {
+		return fmt.Errorf("it said %q", line)
+	}
+	return nil
+}
+
+// stop ends the child and waits for it.
+func (c *child) stop() {
+	c.once.Do(func() {
+		c.stdin.Close()
+		c.cmd.Wait()
+	})
+}
+
+// resident is the child's memory after it has given back what it can.
+func (c *child) resident() (float64, error) {
+	if err := c.cmd.Process.Signal(syscall.SIGUSR1); err != nil {
+		return 0, err
+	}
+	if err := c.expect("freed"); err != nil {
+		return 0, err
+	}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	pages, err := strconv.ParseFloat(strings.Fields(string(b))[1], 64)
+	return pages * float64(unix.Getpagesize()), err
+}

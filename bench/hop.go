@@ -1,0 +1,131 @@
+package bench
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/certs/certstest"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+)
+
+// The baselines. They are frozen: a proxy that does nothing but copy, with a
+// buffer of 64 KiB for each direction, over plain TCP or crypto/tls.
+
+// runPlain is a hop of plain copying: plain LISTEN TO.
+func runPlain(ctx context.Context, args []string, ready func()) error {
+	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
+		to, err := dial(args[1])
+		return c, to, err
+	})
+}
+
+// runTLSOut encrypts: tls-out LISTEN TO CAFILE frozen|tuned.
+func runTLSOut(ctx context.Context, args []string, ready func()) error {
+	cert, err := certificate(ctx, args[2], clientID)
+	if err != nil {
+		return err
+	}
+	cfg := cert.ClientTLS([]spiffe.ID{serverID})
+	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
+		to, err := dial(args[1])
+		if err != nil {
+			return nil, nil, err
+		}
+		return c, tls.Client(tune(to, args[3]), cfg), nil
+	})
+}
+
+// runTLSIn decrypts: tls-in LISTEN TO CAFILE frozen|tuned.
+func runTLSIn(ctx context.Context, args []string, ready func()) error {
+	cert, err := certificate(ctx, args[2], serverID)
+	if err != nil {
+		return err
+	}
+	cfg := cert.ServerTLS()
+	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
+		to, err := dial(args[1])
+		return tls.Server(tune(c, args[3]), cfg), to, err
+	})
+}
+
+// end is *net.TCPConn or *tls.Conn.
+type end interface {
+	io.ReadWriteCloser
+	CloseWrite() error
+}
+
+func hop(ctx context.Context, listen string, ready func(), ends func(*net.TCPConn) (end, end, error)) error {
+	l, err := net.Listen("tcp", listen)
+	if err != nil {
+		return err
+	}
+	ready()
+	return accept(ctx, l, func(c *net.TCPConn) {
+		defer c.Close()
+		a, b, err := ends(c)
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "hop:", err)
+			return
+		}
+		defer b.Close()
+		var back sync.WaitGroup
+		back.Go(func() { copyLoop(a, b) })
+		copyLoop(b, a)
+		back.Wait()
+	})
+}
+
+func dial(to string) (*net.TCPConn, error) {
+	c, err := net.Dial("tcp", to)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+// copyLoop is the frozen loop.
+func copyLoop(dst, src end) {
+	buf := make([]byte, 64<<10)
+	for {
+		n, err := src.Read(buf)
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				dst.CloseWrite()
+			}
+			return
+		}
+	}
+}
+
+// The identities of the two pods.
+var (
+	clientID = certstest.ID("bench", "client")
+	serverID = certstest.ID("bench", "server")
+)
+
+// certificate asks the CA in a file.
+func certificate(ctx context.Context, caFile string, id spiffe.ID) (*certs.Certificate, error) {
+	ca, err := certstest.Load(caFile)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	m := certs.NewManager(certs.Config{CA: ca})
+	var run sync.WaitGroup
+	run.Go(func() { m.Run(ctx) })
+	defer run.Wait()
+	defer cancel()
+	return m.Certificate(ctx, id)
+}
