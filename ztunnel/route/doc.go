@@ -57,6 +57,9 @@ type OutboundDecision struct {
 	Endpoint netip.AddrPort
 	// Waypoint says that the connection goes through one.
 	Waypoint bool
+	// Pending, with Refuse, says that only a waypoint is missing or not ready:
+	// the caller may wait for a newer View and ask again.
+	Pending bool
 	// Reason is one line for logs; always set with Refuse.
 	Reason string
 }

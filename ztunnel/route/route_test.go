@@ -280,6 +280,39 @@ func TestAnUnknownSenderIsRefused(t *testing.T) {
 	}
 }
 
+func TestOnlyAMissingWaypointIsWorthWaitingFor(t *testing.T) {
+	web := service("web", "10.96.0.1", nil)
+	for _, tt := range []struct {
+		sentence string
+		v        *view.View
+		want     bool
+	}{
+		{"no endpoint", see(web), false},
+		{"no waypoint", see(service("web", "10.96.0.1", func(s *mesh.Service) { s.Waypoint = byName })), true},
+		{"a waypoint without instances", see(wp, service("web", "10.96.0.1", func(s *mesh.Service) { s.Waypoint = byName })), true},
+	} {
+		if d := Outbound(tt.v, client, to("10.96.0.1:80"), nil, nil); d.Kind != Refuse || d.Pending != tt.want {
+			t.Errorf("%s: %s, pending %v, want %v", tt.sentence, show(d), d.Pending, tt.want)
+		}
+	}
+}
+
+func FuzzAuthority(f *testing.F) {
+	for _, s := range []string{"10.0.0.1:80", "[fd00::1]:80", "web.shop.svc:80", "[::1:80", ":80", "a:0"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, authority string) {
+		host, port, err := splitAuthority(authority)
+		if err != nil {
+			return
+		}
+		again, p, err := splitAuthority(fmt.Sprintf("[%s]:%d", host, port))
+		if host == "" && err == nil || port == 0 || err == nil && (again != host || p != port) {
+			t.Errorf("%q is %q and %d, then %q and %d", authority, host, port, again, p)
+		}
+	})
+}
+
 func TestLocalityRanks(t *testing.T) {
 	at := func(region, zone, node, network string) option {
 		return func(w *mesh.Workload) {

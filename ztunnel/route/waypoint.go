@@ -34,7 +34,9 @@ func (o *outbound) serviceWaypoint(s *mesh.Service) mesh.GatewayAddress {
 func (o *outbound) waypoint(g mesh.GatewayAddress) OutboundDecision {
 	c, why := o.findGateway(g)
 	if c.workload == nil {
-		return refuse("waypoint %s: %s", g, why)
+		d := refuse("waypoint %s: %s", g, why)
+		d.Pending = true
+		return d
 	}
 	if c.workload.Network != o.src.Network {
 		return refuse("waypoint %s is in network %q: gateways between networks are not supported", g, c.workload.Network)
