@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
@@ -76,10 +77,37 @@ func TestAPodReachesItself(t *testing.T) {
 	w := newWorld(t, "one")
 	p := w.newPod(w.nodes[0], "self").enrolled()
 	p.echo(8080)
-	for _, to := range []string{p.at(8080).String(), "127.0.0.1:8080", "[::1]:8080", p.at6(8080).String()} {
+	w.change(func(m *mesh.Model) {
+		s := &mesh.Service{
+			Name: "self", Namespace: "shop", Hostname: "self.shop.svc.cluster.local", Ports: []mesh.Port{{Service: 80, Target: 8080}},
+			Addresses: []mesh.NetworkPrefix{{Prefix: netip.MustParsePrefix("10.96.0.1/32")}},
+		}
+		m.Services[s.Key()] = s
+	})
+	p.edit(func(x *mesh.Workload) {
+		x.Services = map[mesh.ServiceKey][]mesh.Port{{Namespace: "shop", Hostname: "self.shop.svc.cluster.local"}: {{Service: 80, Target: 8080}}}
+	})
+	w.settle()
+	for _, to := range []string{p.at(8080).String(), "127.0.0.1:8080", "[::1]:8080", p.at6(8080).String(), "10.96.0.1:80"} {
 		if _, err := p.call(netip.MustParseAddrPort(to)); err != nil {
 			t.Errorf("calling itself at %s: %v", to, err)
 		}
+	}
+}
+
+func TestAPodWithoutIPv6IsServed(t *testing.T) {
+	needsRoot(t)
+	w := newWorld(t, "one")
+	client, server := w.newPod(w.nodes[0], "client"), w.newPod(w.nodes[0], "server")
+	sysctl(t, server.ns, "net.ipv6.conf.all.disable_ipv6", "1")
+	server.listenAt(netip.AddrPortFrom(netip.IPv4Unspecified(), 8080), func(c *net.TCPConn) {
+		fmt.Fprintln(c, linux.AddrPort(c.RemoteAddr()).Addr())
+		io.Copy(c, c)
+	})
+	client.enrolled()
+	server.enrolled()
+	if seen, err := client.call(server.at(8080)); err != nil || seen != client.v4 {
+		t.Errorf("seen as %v, %v", seen, err)
 	}
 }
 

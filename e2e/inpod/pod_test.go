@@ -99,7 +99,12 @@ func (w *world) settle() {
 // families are served.
 func (p *pod) listen(port uint16, f func(c *net.TCPConn)) {
 	p.w.t.Helper()
-	l, err := linux.ListenTCP(context.Background(), p.ns, netip.AddrPortFrom(netip.IPv6Unspecified(), port), linux.ListenOptions{})
+	p.listenAt(netip.AddrPortFrom(netip.IPv6Unspecified(), port), f)
+}
+
+func (p *pod) listenAt(at netip.AddrPort, f func(c *net.TCPConn)) {
+	p.w.t.Helper()
+	l, err := linux.ListenTCP(context.Background(), p.ns, at, linux.ListenOptions{})
 	if err != nil {
 		p.w.t.Fatal(err)
 	}

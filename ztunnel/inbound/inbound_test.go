@@ -29,9 +29,10 @@ import (
 const world = `
 workloads:
 - {uid: k//Pod/shop/client, name: client, namespace: shop, serviceAccount: client, workloadIps: [10.1.0.5], protocol: HBONE}
-- {uid: k//Pod/shop/web, name: web, namespace: shop, serviceAccount: web, workloadIps: [10.1.0.6], protocol: HBONE, services: {shop/web.shop.svc: {80: 8080}}, authorizationPolicies: [POLICIES]}
+- {uid: k//Pod/shop/web, name: web, namespace: shop, serviceAccount: web, workloadIps: [10.1.0.6], protocol: HBONE, services: {shop/web.shop.svc: {80: 8080}, shop/web-v1.shop.svc: {80: 8080}}, authorizationPolicies: [POLICIES]}
 services:
 - {name: web, namespace: shop, hostname: web.shop.svc, vips: [/10.96.0.1], ports: {80: 8080}}
+- {name: web-v1, namespace: shop, hostname: web-v1.shop.svc, vips: [/10.96.0.2], ports: {80: 8080}}
 policies:
 - {name: no-thief, namespace: shop, scope: Namespace, action: Deny, rules: [[[{principals: [{Exact: cluster.local/ns/shop/sa/thief}]}]]]}
 - {name: strict, namespace: shop, scope: WorkloadSelector, action: Deny, rules: [[[{notPrincipals: [{Presence: }]}]]]}
@@ -96,6 +97,8 @@ type rig struct {
 	dialed []string // "address from source"
 	fail   error
 	onDial func()
+
+	forwarded string // header of the next call
 }
 
 func model(t *testing.T, policies string) mesh.Model {
@@ -141,9 +144,13 @@ func newRig(t *testing.T, policies string) *rig {
 func (r *rig) call(authority string, from spiffe.ID) (in *incoming, far net.Conn, done func()) {
 	r.t.Helper()
 	near, far := net.Pipe()
+	header := map[string]string{"baggage": "k8s.namespace.name=shop,service.name=caller", "traceparent": "00-1-2-00"}
+	if r.forwarded != "" {
+		header["forwarded"] = r.forwarded
+	}
 	in = &incoming{
 		ctx: r.t.Context(), stream: &pipeStream{near}, answered: make(chan struct{}),
-		request: hbone.Request{Authority: authority, Header: map[string]string{"baggage": "k8s.namespace.name=shop,service.name=caller", "traceparent": "00-1-2-00"}},
+		request: hbone.Request{Authority: authority, Header: header},
 		peer:    hbone.Peer{ID: from, Remote: netip.MustParseAddrPort("10.1.0.5:4000"), Local: netip.MustParseAddrPort("10.1.0.6:15008")},
 	}
 	handled := make(chan struct{})
@@ -214,6 +221,23 @@ func TestAnswersToConnect(t *testing.T) {
 				t.Error("still tracked")
 			}
 		})
+	}
+}
+
+func TestTheRecordNamesTheServiceThatWasDialled(t *testing.T) {
+	for forwarded, want := range map[string]string{
+		`for="10.1.0.5:4000"`:                      "web-v1.shop.svc", // the first of two with this port
+		`for="10.1.0.5:4000";host=web.shop.svc`:    "web.shop.svc",
+		`for="10.1.0.5:4000";host=web-v1.shop.svc`: "web-v1.shop.svc",
+		`for="10.1.0.5:4000";host=bank.shop.svc`:   "web-v1.shop.svc", // not one of the pod's: the client may lie
+	} {
+		r := newRig(t, "")
+		r.forwarded = forwarded
+		_, _, done := r.call("10.1.0.6:8080", account("client"))
+		done()
+		if rec := r.record(); rec["dst.service"] != want || rec["trace"] != "00-1-2-00" {
+			t.Errorf("%s: record of %v, want %s", forwarded, rec["dst.service"], want)
+		}
 	}
 }
 

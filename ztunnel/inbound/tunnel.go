@@ -1,12 +1,15 @@
 package inbound
 
 import (
+	"cmp"
 	"context"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
+	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
@@ -21,7 +24,7 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 		request: route.InboundRequest{Authority: request.Authority, ConnDst: peer.Local, Source: peer.ID, SourceIP: peer.Remote.Addr()},
 		flow: telemetry.Flow{
 			Direction: telemetry.Inbound, SourceAddr: peer.Remote, SourceID: peer.ID, DestinationAddr: peer.Local,
-			HBONEAddr: request.Authority, TraceParent: request.Header[hbone.HeaderTraceparent],
+			HBONEAddr: request.Authority, TraceParent: cmp.Or(request.Header[hbone.HeaderTraceparent], telemetry.NewTraceParent()),
 		},
 	}
 	var tracked *connections.Conn
@@ -31,6 +34,9 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 	}
 	if a.local != nil {
 		a.flow.DestinationID = a.local.Identity()
+	}
+	if s := a.named(request.Header[hbone.HeaderForwarded]); s != nil {
+		a.flow.Service = s
 	}
 	if a.flow.Source == nil {
 		a.flow.Source = telemetry.ParseBaggage(request.Header[hbone.HeaderBaggage])
@@ -54,12 +60,33 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 	a.finish(ctx, record, relay.Options{HalfOpen: i.HalfOpen}.Run(ctx, stream, app, &counts))
 }
 
+// named is the service that the client's ztunnel says was dialled, if the pod
+// is one of its endpoints. It is for labels only: of several services with one
+// port it tells which.
+func (a *arrival) named(forwarded string) *mesh.Service {
+	if a.local == nil {
+		return nil
+	}
+	for part := range strings.SplitSeq(forwarded, ";") {
+		host, ok := strings.CutPrefix(part, "host=")
+		if !ok {
+			continue
+		}
+		for k := range a.local.Services {
+			if k.Hostname == host {
+				return a.Store.View().Service(k)
+			}
+		}
+	}
+	return nil
+}
+
 // Plain serves one captured plaintext connection; it is a capture.Handler.
 func (i *Inbound) Plain(ctx context.Context, client *net.TCPConn) {
 	source := linux.AddrPort(client.RemoteAddr())
 	a := &arrival{
 		Inbound: i, start: time.Now(),
-		flow: telemetry.Flow{Direction: telemetry.Inbound, SourceAddr: source},
+		flow: telemetry.Flow{Direction: telemetry.Inbound, SourceAddr: source, TraceParent: telemetry.NewTraceParent()},
 	}
 	dst, err := i.OriginalDst(client)
 	if err != nil {

@@ -76,7 +76,7 @@ func New(c Config) *Outbound {
 // Handle serves one captured connection; it is a capture.Handler.
 func (o *Outbound) Handle(ctx context.Context, app *net.TCPConn) {
 	f := &flight{Outbound: o, app: app, start: time.Now()}
-	f.flow = telemetry.Flow{Direction: telemetry.Outbound, SourceAddr: linux.AddrPort(app.RemoteAddr()), TraceParent: newTraceParent()}
+	f.flow = telemetry.Flow{Direction: telemetry.Outbound, SourceAddr: linux.AddrPort(app.RemoteAddr()), TraceParent: telemetry.NewTraceParent()}
 	if err := f.identify(ctx); err != nil {
 		relay.Reset(app)
 		o.Recorder.Fail(f.flow, telemetry.Outcome{Flag: telemetry.FlagConnect, Err: err})
