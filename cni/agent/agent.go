@@ -73,6 +73,7 @@ type Agent struct {
 	broadcast  record.EventBroadcaster
 
 	locks keyed // one call a pod to the keeper
+	said  said
 }
 
 // byUID indexes pods by UID, which is what queue and keeper know them by.

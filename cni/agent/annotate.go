@@ -36,7 +36,34 @@ func (a *Agent) annotate(ctx context.Context, pod *corev1.Pod, value string) err
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("annotating pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
+	a.said.note(string(pod.UID), value)
 	return nil
+}
+
+// said is which pods this agent has called enabled; what is watched may not
+// show it yet. The zero value is ready.
+type said struct {
+	mu   sync.Mutex
+	uids map[string]bool
+}
+
+func (s *said) note(uid, value string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if value != enrol.Enabled {
+		delete(s.uids, uid)
+		return
+	}
+	if s.uids == nil {
+		s.uids = map[string]bool{}
+	}
+	s.uids[uid] = true
+}
+
+func (s *said) enabled(pod *corev1.Pod) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uids[string(pod.UID)] || pod.Annotations[enrol.RedirectionAnnotation] == enrol.Enabled
 }
 
 // keyed is a lock for each key. The zero value is ready.

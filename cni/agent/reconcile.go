@@ -78,6 +78,7 @@ func (a *Agent) gone(ctx context.Context, uid string) (time.Duration, error) {
 		}
 	}
 	a.cfg.Counts.reconciled("gone")
+	a.said.note(uid, "")
 	return 0, a.cfg.Keeper.Forget(ctx, uid)
 }
 
@@ -140,7 +141,9 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 		a.cfg.Counts.mendedRules()
 		a.warn(pod, reasonMended, "the mesh's rules in the pod had changed and are mended: "+strings.Join(drift, "; "))
 	}
-	if pod.Annotations[enrol.RedirectionAnnotation] != enrol.Enabled && !a.cfg.Ztunnels.Served(uid) {
+	// Once enabled, a ztunnel that is away for a moment changes nothing: peers
+	// would fall back to plaintext, which a policy may refuse.
+	if !a.said.enabled(pod) && !a.cfg.Ztunnels.Served(uid) {
 		return soon, a.annotate(ctx, pod, enrol.Pending)
 	}
 	return 0, a.annotate(ctx, pod, enrol.Enabled)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/cni/enrol"
 	"github.com/ambit-mesh/ambit/cni/event"
 	"github.com/ambit-mesh/ambit/cni/podns"
 )
@@ -86,7 +87,7 @@ func (a *Agent) admit(ctx context.Context, add event.Add) error {
 	if err := a.cfg.Keeper.Admit(ctx, podOf(pod, ips, d), ns, add.ContainerID); err != nil {
 		return err
 	}
-	if err := a.annotate(ctx, pod, "enabled"); err != nil {
+	if err := a.annotate(ctx, pod, enrol.Enabled); err != nil {
 		a.log.Warn("the pod is captured, but that cannot be said on it yet", "error", err)
 	}
 	a.queue.AddAfter(uid, soon)
