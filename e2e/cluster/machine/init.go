@@ -51,6 +51,7 @@ func furnish(spec Spec) error {
 		{"detach from the host's mounts", func(Spec) error {
 			return unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")
 		}},
+		{"let go of other namespaces", releaseNamespaces},
 		{"mount /proc", func(Spec) error { return unix.Mount("proc", "/proc", "proc", 0, "") }},
 		{"make a new /run", mountRun},
 		{"fill /etc", fillEtc},
@@ -64,6 +65,24 @@ func furnish(spec Spec) error {
 	for _, s := range steps {
 		if err := s.do(spec); err != nil {
 			return fmt.Errorf("%s: %w", s.what, err)
+		}
+	}
+	return nil
+}
+
+// releaseNamespaces unmounts the pins of namespaces that came along with the
+// host's mounts: held here, the network of a machine that was rebooted or
+// removed would live on, with its interfaces and rules, as long as this one.
+func releaseNamespaces(Spec) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "nsfs" {
+			if err := unix.Unmount(f[1], unix.MNT_DETACH); err != nil {
+				return fmt.Errorf("%s: %w", f[1], err)
+			}
 		}
 	}
 	return nil
