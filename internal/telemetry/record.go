@@ -117,7 +117,9 @@ func (r *Recorder) Fail(f Flow, o Outcome) {
 func flowAttrs(f *Flow, attrs []slog.Attr) []slog.Attr {
 	attrs = append(attrs, slog.String(KeySourceAddr, f.SourceAddr.String()))
 	attrs = endAttrs(attrs, f.Source, f.SourceID, KeySourceWorkload, KeySourceNamespace, KeySourceIdentity, KeySourceCluster)
-	attrs = append(attrs, slog.String(KeyDestinationAddr, f.DestinationAddr.String()))
+	if f.DestinationAddr.IsValid() {
+		attrs = append(attrs, slog.String(KeyDestinationAddr, f.DestinationAddr.String()))
+	}
 	if f.HBONEAddr != "" {
 		attrs = append(attrs, slog.String(KeyDestinationHBONE, f.HBONEAddr))
 	}

@@ -91,6 +91,9 @@ func Start(c Config, pod zds.Pod, ns *linux.NetNS) (*Proxy, error) {
 	}
 	p := &Proxy{config: c, pod: pod, ns: ns, drained: make(chan struct{})}
 	p.config.Logger = c.Logger.With("pod", pod.String())
+	if p.config.Tuning.Logger == nil {
+		p.config.Tuning.Logger = p.config.Logger
+	}
 	listeners, err := p.listen()
 	if err != nil {
 		return nil, err
