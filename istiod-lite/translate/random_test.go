@@ -143,7 +143,7 @@ func (c chance) object() any {
 func TestChangesLeadWhereTheWholeDoes(t *testing.T) {
 	seed := rand.Uint64()
 	c := chance{rand.New(rand.NewPCG(seed, 0))}
-	for round := range 40 {
+	for round := range 15 {
 		set := objects.Set{Mesh: objects.MeshConfig{}.WithDefaults()}
 		tr := translate.New()
 		tr.Update(set, nil)

@@ -42,7 +42,7 @@ func TestManyUpdatesLeadWhereOneDoes(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	of := func(texts ...string) string { return texts[r.IntN(len(texts))] }
-	for round := range 60 {
+	for round := range 20 {
 		s := NewStore()
 		model := mesh.Model{Workloads: map[string]*mesh.Workload{}, Services: map[mesh.ServiceKey]*mesh.Service{}, Policies: map[mesh.PolicyKey]*mesh.Policy{}}
 		for step := range 40 {
