@@ -219,10 +219,10 @@ func TestPushedImagesAreThoseOfTheArchives(t *testing.T) {
 		t.Fatal(err)
 	}
 	prefix := strings.TrimPrefix(srv.URL, "http://") + "/team"
-	if err := Push(t.Context(), cfg, prefix); err != nil {
+	if err := Push(t.Context(), cfg, prefix, "v1"); err != nil {
 		t.Fatal(err)
 	}
-	ref, err := name.NewTag(Ref(prefix, "coredns"))
+	ref, err := name.NewTag(prefix + "/coredns:v1")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"runtime"
@@ -18,8 +19,9 @@ import (
 const architecture = runtime.GOARCH
 
 // Push sends archives that Build made to a registry, below a prefix such as
-// registry.example/team. Credentials are those of the user's docker login.
-func Push(ctx context.Context, cfg Config, prefix string) error {
+// registry.example/team and under a tag (empty means Tag). Credentials are
+// those of the user's docker login.
+func Push(ctx context.Context, cfg Config, prefix, tag string) error {
 	if err := cfg.defaults(); err != nil {
 		return err
 	}
@@ -28,7 +30,7 @@ func Push(ctx context.Context, cfg Config, prefix string) error {
 		return err
 	}
 	for _, img := range chosen {
-		ref, err := name.NewTag(Ref(prefix, img.Name))
+		ref, err := name.NewTag(fmt.Sprintf("%s/%s:%s", prefix, img.Name, cmp.Or(tag, Tag)))
 		if err != nil {
 			return fmt.Errorf("image repository %q: %w", prefix, err)
 		}

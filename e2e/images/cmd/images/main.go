@@ -23,18 +23,19 @@ func main() {
 	out := flag.String("out", "", "directory of archives (default CHECKOUT/build/images)")
 	bin := flag.String("bin", "", "directory of tools (default CHECKOUT/build/bin)")
 	push := flag.String("push", "", "push below this prefix, such as registry.example/team; without names all but the images of the test cluster itself")
+	tag := flag.String("tag", images.Tag, "tag of pushed images")
 	flag.Parse()
 	cfg := images.Config{
 		Checkout: *checkout, Out: *out, Bin: *bin, Names: flag.Args(),
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
-	if err := run(cfg, *push); err != nil {
+	if err := run(cfg, *push, *tag); err != nil {
 		fmt.Fprintln(os.Stderr, "images:", err)
 		os.Exit(1)
 	}
 }
 
-func run(cfg images.Config, prefix string) error {
+func run(cfg images.Config, prefix, tag string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if prefix != "" && len(cfg.Names) == 0 {
@@ -53,5 +54,5 @@ func run(cfg images.Config, prefix string) error {
 	if prefix == "" {
 		return nil
 	}
-	return images.Push(ctx, cfg, prefix)
+	return images.Push(ctx, cfg, prefix, tag)
 }
