@@ -17,7 +17,8 @@ type Delta struct {
 func (d *Delta) empty() bool { return len(d.Upserts)+len(d.late)+len(d.Removed) == 0 }
 
 // LateFunc says whether replacing old by new must wait until the other types'
-// upserts arrived; see ServerConfig.Late.
+// upserts arrived; see ServerConfig.Late. The old one has no body if all that
+// is known is that the client has some version of it.
 type LateFunc func(typ string, old, new *Resource) bool
 
 // diff compares two immutable sets.
@@ -43,10 +44,15 @@ func diff(typ string, old, new Resources, late LateFunc) *Delta {
 
 // diffVersions compares what a client says it holds with a set. A version that
 // is empty equals nothing, so an unversioned resource is always sent again.
-func diffVersions(held map[string]string, new Resources, again map[string]bool) *Delta {
+func diffVersions(typ string, held map[string]string, new Resources, again map[string]bool, late LateFunc) *Delta {
 	d := &Delta{}
 	for name, n := range new {
-		if v, ok := held[name]; !ok || v == "" || v != n.Version || again[name] {
+		v, has := held[name]
+		switch {
+		case has && v != "" && v == n.Version && !again[name]:
+		case has && late != nil && late(typ, &Resource{Name: name, Version: v}, n):
+			d.late = append(d.late, n)
+		default:
 			d.Upserts = append(d.Upserts, n)
 		}
 	}

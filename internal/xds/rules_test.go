@@ -100,7 +100,7 @@ func TestPushOrder(t *testing.T) {
 }
 
 func TestUnversionedResourcesAreAlwaysSentAgain(t *testing.T) {
-	d := diffVersions(map[string]string{"a": "", "b": "1", "gone": "1"}, set(res("a", ""), res("b", "1"), res("c", "1")), nil)
+	d := diffVersions(TypeAddress, map[string]string{"a": "", "b": "1", "gone": "1"}, set(res("a", ""), res("b", "1"), res("c", "1")), nil, nil)
 	got := say([]response{{typ: TypeAddress, upserts: d.Upserts, removed: d.Removed}})
 	if d := cmp.Diff([]string{"workloads +a +c -gone"}, got); d != "" {
 		t.Error(d)

@@ -171,6 +171,19 @@ func TestAReturningClientGetsOnlyTheDifference(t *testing.T) {
 	c.expect("policies none", "workloads +changed +new -gone", "policies -old")
 }
 
+func TestAReturningClientIsNeverLeftWithoutAPolicy(t *testing.T) {
+	src := &fixed{}
+	selects := func(_ string, _, new *Resource) bool { return new.Version == "selects" }
+	s := NewServer(ServerConfig{Logger: quiet, Source: src, Late: selects})
+	src.set(s, set(res("changed", "selects"), res("new", "selects"), res("wide", "2")), set(res("w", "2")))
+	c := &talk{t: t, clientStream: listen(t, s)()}
+	c.ask(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeAddress, InitialResourceVersions: map[string]string{"w": "1"}})
+	c.ask(&discovery.DeltaDiscoveryRequest{TypeUrl: TypeAuthorization, InitialResourceVersions: map[string]string{"changed": "1", "wide": "1"}})
+	// What "changed" was before is not known: it may have guarded w without
+	// being named by it.
+	c.expect("policies +new +wide", "workloads +w", "policies +changed")
+}
+
 func TestOnDemand(t *testing.T) {
 	w := &Resource{Name: "c//Pod/a/w", Version: "1", Body: []byte("1"), Aliases: []string{"net/10.0.0.1"}, Follows: []string{"a/svc.local"}}
 	local := &Resource{Name: "c//Pod/a/local", Version: "1", Body: []byte("1"), Follows: []string{NodeKey("n1")}}

@@ -134,15 +134,16 @@ func (sub *subscription) current(snap *Snapshot) bool {
 
 // delta is what the client lacks of the snapshot. The result may be shared.
 func (c *session) delta(sub *subscription, snap *Snapshot) *Delta {
+	late := c.srv.cfg.Late
 	switch {
 	case !sub.wildcard:
 		want, missing := snap.resolve(sub.typ, c.peer.Node, sub.keys)
-		return sub.answerKeys(diffVersions(sub.held, want, sub.again(snap)), missing)
+		return sub.answerKeys(diffVersions(sub.typ, sub.held, want, sub.again(snap), late), missing)
 	case !sub.whole:
-		return diffVersions(sub.held, snap.Types[sub.typ], sub.again(snap))
+		return diffVersions(sub.typ, sub.held, snap.Types[sub.typ], sub.again(snap), late)
 	case len(sub.fresh) > 0:
 		held := versions(sub.sent.Types[sub.typ])
-		return diffVersions(held, snap.Types[sub.typ], sub.again(snap))
+		return diffVersions(sub.typ, held, snap.Types[sub.typ], sub.again(snap), late)
 	}
 	return c.srv.differ.delta(sub.typ, sub.sent, snap)
 }
@@ -183,8 +184,10 @@ func (sub *subscription) holds(snap *Snapshot, d *Delta) {
 	if sub.wildcard {
 		sub.whole, sub.held = true, map[string]string{}
 	} else {
-		for _, r := range d.Upserts {
-			sub.held[r.Name] = r.Version
+		for _, rs := range [][]*Resource{d.Upserts, d.late} {
+			for _, r := range rs {
+				sub.held[r.Name] = r.Version
+			}
 		}
 		for _, name := range d.Removed {
 			delete(sub.held, name)
