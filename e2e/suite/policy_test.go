@@ -11,6 +11,10 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
 	"github.com/ambit-mesh/ambit/e2e/stage"
 )
 
@@ -269,6 +273,48 @@ func TestANamedWaypointThatIsMissingClosesTheService(t *testing.T) {
 		if err := sc.Apply(ctx, patch); err != nil {
 			return err
 		}
-		return Soon(ctx, func(ctx context.Context) error { return sc.Fails(ctx, "client", "get", "--timeout", "15s", target) })
+		if err := Soon(ctx, func(ctx context.Context) error { return sc.Fails(ctx, "client", "get", "--timeout", "15s", target) }); err != nil {
+			return err
+		}
+		return sc.condition(ctx, schema.GroupVersionResource{Version: "v1", Resource: "services"}, "server", "istio.io/WaypointBound", "nowhere")
+	})
+}
+
+// TestAPolicysStatusSaysWhatL4CannotEnforce, and that a plain one is enforced.
+func TestAPolicysStatusSaysWhatL4CannotEnforce(t *testing.T) {
+	t.Parallel()
+	Hold(t, mesh, func(ctx context.Context, sc *Scene) error {
+		if err := sc.Namespace(ctx, true); err != nil {
+			return err
+		}
+		err := errors.Join(
+			sc.Apply(ctx, sc.authz("plain", "  action: DENY\n  rules: [{to: [{operation: {ports: ['81']}}]}]\n")),
+			sc.Apply(ctx, sc.authz("methods", "  action: DENY\n  rules: [{to: [{operation: {methods: [POST]}}]}]\n")),
+		)
+		if err != nil {
+			return err
+		}
+		policies := schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"}
+		return errors.Join(
+			sc.condition(ctx, policies, "plain", "ZtunnelAccepted", "enforced at L4 as written"),
+			sc.condition(ctx, policies, "methods", "ZtunnelAccepted", "methods cannot be seen at L4"),
+		)
+	})
+}
+
+// condition waits until an object's status has a condition with a message.
+func (sc *Scene) condition(ctx context.Context, kind schema.GroupVersionResource, name, condition, message string) error {
+	return Soon(ctx, func(ctx context.Context) error {
+		obj, err := sc.Reach.Dynamic.Resource(kind).Namespace(sc.NS).Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		list, _, err := unstructured.NestedSlice(obj.Object, "status", "conditions")
+		for _, item := range list {
+			if c, ok := item.(map[string]any); ok && c["type"] == condition && strings.Contains(fmt.Sprint(c["message"]), message) {
+				return nil
+			}
+		}
+		return errors.Join(err, fmt.Errorf("%s %s has no condition %s with %q: %v", kind.Resource, name, condition, message, list))
 	})
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/client-go/rest"
+
 	"github.com/ambit-mesh/ambit/ambit/command"
 	"github.com/ambit-mesh/ambit/ambit/inspect"
 	"github.com/ambit-mesh/ambit/e2e/demo"
@@ -212,7 +214,7 @@ func nothingOnNodes(ctx context.Context) error {
 			for _, f := range files {
 				name := f.Name()
 				body, _ := os.ReadFile(filepath.Join(root, name))
-				ours := strings.Contains(name, "istio") || strings.Contains(name, "ambit") || strings.Contains(name, "ztunnel") || strings.HasSuffix(name, ".sock")
+				ours := strings.Contains(name, "istio") || strings.Contains(name, "ambit-cni") || strings.Contains(name, "ztunnel") || strings.HasSuffix(name, ".sock")
 				if ours || strings.Contains(dir, "net.d") && (bytes.Contains(body, []byte("istio")) || bytes.Contains(body, []byte("ambit-cni"))) {
 					errs = append(errs, fmt.Errorf("%s still has %s/%s", m.Name, dir, name))
 				}
@@ -236,19 +238,29 @@ func nothingInAPI(ctx context.Context, sc *Scene) error {
 		"/apis/rbac.authorization.k8s.io/v1/clusterroles/ambit-cni", "/api/v1/namespaces/"+sc.NS+"/configmaps/istio-ca-root-cert")
 }
 
-// absent is an error unless the API server has nothing at the paths.
+// absent is an error unless the API server has nothing at the paths, soon.
 func (sc *Scene) absent(ctx context.Context, paths ...string) error {
+	client, err := rest.HTTPClientFor(sc.Reach.Config)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, path := range paths {
-		var status int
-		err := Soon(ctx, func(ctx context.Context) error {
-			sc.Reach.Client.CoreV1().RESTClient().Get().AbsPath(path).Do(ctx).StatusCode(&status)
-			if status != http.StatusNotFound {
-				return fmt.Errorf("%s answers %d", path, status)
+		errs = append(errs, Soon(ctx, func(ctx context.Context) error {
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, sc.Reach.Config.Host+path, nil)
+			if err != nil {
+				return err
+			}
+			resp, err := client.Do(req)
+			if err != nil {
+				return err
+			}
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusNotFound {
+				return fmt.Errorf("%s answers %s", path, resp.Status)
 			}
 			return nil
-		})
-		errs = append(errs, err)
+		}))
 	}
 	return errors.Join(errs...)
 }
