@@ -52,9 +52,12 @@ func compose(img Image, layer v1.Layer) (v1.Image, error) {
 	file = file.DeepCopy()
 	file.OS, file.Architecture = "linux", architecture
 	file.Created = v1.Time{Time: epoch}
+	labels := map[string]string{"org.opencontainers.image.title": img.Name}
+	if img.Version != "" {
+		labels["org.opencontainers.image.version"] = img.Version
+	}
 	file.Config = v1.Config{
-		Entrypoint: img.Entrypoint, Env: img.Env, User: img.User, WorkingDir: "/",
-		Labels: map[string]string{"org.opencontainers.image.title": img.Name},
+		Entrypoint: img.Entrypoint, Env: img.Env, User: img.User, WorkingDir: "/", Labels: labels,
 	}
 	return mutate.ConfigFile(image, file)
 }

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,8 @@ type Config struct {
 	Out string
 	// Bin is the directory of tools that images copy programs from. Empty means Checkout/build/bin.
 	Bin string
+	// Version is what the product's programs and images call themselves. Empty means Tag.
+	Version string
 	// Names limits the work to these images. Empty means all.
 	Names []string
 	// Log receives one line per image. Nil means slog.Default.
@@ -36,6 +39,7 @@ func (c *Config) defaults() error {
 	if c.Bin == "" {
 		c.Bin = filepath.Join(c.Checkout, "build", "bin")
 	}
+	c.Version = cmp.Or(c.Version, Tag)
 	if c.Log == nil {
 		c.Log = slog.Default()
 	}
@@ -67,6 +71,9 @@ func Build(ctx context.Context, cfg Config) ([]string, error) {
 	}
 	var archives []string
 	for _, img := range chosen {
+		if img.Version != "" {
+			img.Version = cfg.Version
+		}
 		if err := buildOne(ctx, cfg, work, img); err != nil {
 			return nil, fmt.Errorf("image %s: %w", img.Name, err)
 		}

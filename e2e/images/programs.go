@@ -18,9 +18,13 @@ import (
 // copies. It returns path in the image to file on disk.
 func buildPrograms(ctx context.Context, cfg Config, work string, img Image) (map[string]string, error) {
 	programs := map[string]string{}
+	flags := "-s -w"
+	if img.Version != "" {
+		flags += " -X main.version=" + img.Version
+	}
 	for path, pkg := range img.Go {
 		out := filepath.Join(work, "go", img.Name, filepath.Base(path))
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", out, pkg)
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags="+flags, "-o", out, pkg)
 		cmd.Dir = cfg.Checkout
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if said, err := cmd.CombinedOutput(); err != nil {

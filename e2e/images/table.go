@@ -6,6 +6,9 @@ import "fmt"
 type Image struct {
 	// Name is the last part of the image's reference.
 	Name string
+	// Version is linked into the Go programs as main.version and told in a
+	// label. In the table any value asks for it; Build puts the real one in.
+	Version string
 	// Go maps a path in the image to the Go package whose program it is.
 	Go map[string]string
 	// Bin maps a path in the image to a program of the directory of tools.
@@ -58,12 +61,16 @@ func Product() []Image {
 	}
 	// The plugin is static and copied to the node by the agent.
 	cni.Go["/opt/cni/bin/ambit-cni"] = "./cni/cmd/ambit-cni"
-	return []Image{
+	list := []Image{
 		goImage("istiod", "./istiod-lite/cmd/istiod", nobody),
 		// Root in its container, with the capabilities its manifest leaves it.
 		goImage("ztunnel", "./ztunnel/cmd/ztunnel", ""),
 		cni,
 	}
+	for i := range list {
+		list[i].Version = Tag
+	}
+	return list
 }
 
 // System lists the images that every cluster of package cluster needs.

@@ -24,9 +24,10 @@ func main() {
 	bin := flag.String("bin", "", "directory of tools (default CHECKOUT/build/bin)")
 	push := flag.String("push", "", "push below this prefix, such as registry.example/team; without names all but the images of the test cluster itself")
 	tag := flag.String("tag", images.Tag, "tag of pushed images")
+	version := flag.String("version", "", "what the product's programs call themselves (default dev)")
 	flag.Parse()
 	cfg := images.Config{
-		Checkout: *checkout, Out: *out, Bin: *bin, Names: flag.Args(),
+		Checkout: *checkout, Out: *out, Bin: *bin, Names: flag.Args(), Version: *version,
 		Log: slog.New(slog.NewTextHandler(os.Stderr, nil)),
 	}
 	if err := run(cfg, *push, *tag); err != nil {
