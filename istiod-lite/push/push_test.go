@@ -3,7 +3,9 @@ package push
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"strings"
 	"testing"
@@ -181,4 +183,24 @@ func TestDebounce(t *testing.T) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// One pod of ten thousand changes: what a publish costs, clients apart.
+func BenchmarkPublishOneOf10k(b *testing.B) {
+	names := map[string]string{}
+	for i := range 10_000 {
+		names[fmt.Sprintf("Kubernetes//Pod/shop/p%d", i)] = ""
+	}
+	m := world(names, nil)
+	p := New(Config{Logger: quiet})
+	p.Publish(m, time.Now())
+	for i := 0; b.Loop(); i++ {
+		next := m
+		next.Workloads = maps.Clone(m.Workloads)
+		w := *m.Workloads["Kubernetes//Pod/shop/p7"]
+		w.Node = fmt.Sprintf("n%d", i)
+		next.Workloads[w.UID] = &w
+		p.Publish(next, time.Now())
+		m = next
+	}
 }
