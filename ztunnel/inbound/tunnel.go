@@ -9,7 +9,6 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
-	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
@@ -21,7 +20,10 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 	peer, request := in.Peer(), in.Request()
 	a := &arrival{
 		Inbound: i, start: time.Now(),
-		request: route.InboundRequest{Authority: request.Authority, ConnDst: peer.Local, Source: peer.ID, SourceIP: peer.Remote.Addr()},
+		request: route.InboundRequest{
+			Authority: request.Authority, ConnDst: peer.Local, Source: peer.ID, SourceIP: peer.Remote.Addr(),
+			Host: forwardedHost(request.Header[hbone.HeaderForwarded]),
+		},
 		flow: telemetry.Flow{
 			Direction: telemetry.Inbound, SourceAddr: peer.Remote, SourceID: peer.ID, DestinationAddr: peer.Local,
 			HBONEAddr: request.Authority, TraceParent: cmp.Or(request.Header[hbone.HeaderTraceparent], telemetry.NewTraceParent()),
@@ -34,9 +36,6 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 	}
 	if a.local != nil {
 		a.flow.DestinationID = a.local.Identity()
-	}
-	if s := a.named(request.Header[hbone.HeaderForwarded]); s != nil {
-		a.flow.Service = s
 	}
 	if a.flow.Source == nil {
 		a.flow.Source = telemetry.ParseBaggage(request.Header[hbone.HeaderBaggage])
@@ -60,25 +59,15 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 	a.finish(ctx, record, relay.Options{HalfOpen: i.HalfOpen}.Run(ctx, stream, app, &counts))
 }
 
-// named is the service that the client's ztunnel says was dialled, if the pod
-// is one of its endpoints. It is for labels only: of several services with one
-// port it tells which.
-func (a *arrival) named(forwarded string) *mesh.Service {
-	if a.local == nil {
-		return nil
-	}
+// forwardedHost is the hostname that the client's ztunnel says was dialled
+// (RFC 7239), for labels only: of several services with one port it tells which.
+func forwardedHost(forwarded string) string {
 	for part := range strings.SplitSeq(forwarded, ";") {
-		host, ok := strings.CutPrefix(part, "host=")
-		if !ok {
-			continue
-		}
-		for k := range a.local.Services {
-			if k.Hostname == host {
-				return a.Store.View().Service(k)
-			}
+		if host, ok := strings.CutPrefix(part, "host="); ok {
+			return host
 		}
 	}
-	return nil
+	return ""
 }
 
 // Plain serves one captured plaintext connection; it is a capture.Handler.
