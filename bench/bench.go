@@ -122,6 +122,7 @@ type stage struct {
 	children    []*child
 	ztunnels    []*child
 	tlsHops     []*child
+	tunedHops   []*child
 	direct      *path
 	hops        *path // two plain ones
 	frozen      *path // two of raw TLS
@@ -161,48 +162,54 @@ func newStage(cfg *Config) (s *stage, err error) {
 		return s, err
 	}
 	cfg.say("starting applications, baselines and two ztunnels")
-	if err := s.startPlain(caFile); err != nil {
+	if err := s.startDirect(); err != nil {
 		return s, err
 	}
-	return s, s.startMesh(state, caFile)
+	if err := s.startMesh(state, caFile); err != nil {
+		return s, err
+	}
+	return s, s.startBaselines(caFile)
 }
 
 const appPort = 8080
 
-// startPlain runs the application and the baselines, two hops each.
-func (s *stage) startPlain(caFile string) error {
+// startDirect runs the application where nothing is in the way.
+func (s *stage) startDirect() error {
 	app := netip.AddrPortFrom(s.plain.serverAddr, appPort)
-	if _, err := s.start(s.plain.server, "app", app.String()); err != nil {
-		return err
-	}
+	_, err := s.start(s.plain.server, "app", app.String())
 	s.direct = &path{"direct", s.plain.client, app}
-	var err error
+	return err
+}
+
+// startBaselines runs two hops of each kind, in the enrolled pods, so that the
+// kernel's part (connection tracking, the rules) is the same as ztunnel's.
+func (s *stage) startBaselines(caFile string) (err error) {
 	if s.hops, _, err = s.twoHops("two plain hops", 9000, []string{"plain"}, []string{"plain"}); err != nil {
 		return err
 	}
 	if s.frozen, s.tlsHops, err = s.twoHops("two raw TLS hops", 9001, []string{"tls-out", caFile, "frozen"}, []string{"tls-in", caFile, "frozen"}); err != nil {
 		return err
 	}
-	s.tuned, _, err = s.twoHops("two tuned TLS hops", 9002, []string{"tls-out", caFile, "tuned"}, []string{"tls-in", caFile, "tuned"})
+	s.tuned, s.tunedHops, err = s.twoHops("two tuned TLS hops", 9002, []string{"tls-out", caFile, "tuned"}, []string{"tls-in", caFile, "tuned"})
 	return err
 }
 
 // twoHops are one in each pod.
 func (s *stage) twoHops(name string, port uint16, out, in []string) (*path, []*child, error) {
-	near := netip.AddrPortFrom(s.plain.clientAddr, port)
-	far := netip.AddrPortFrom(s.plain.serverAddr, port)
+	near := netip.AddrPortFrom(s.mesh.clientAddr, port)
+	far := netip.AddrPortFrom(s.mesh.serverAddr, port)
 	args := func(role []string, at, to netip.AddrPort) []string {
 		return append([]string{role[0], at.String(), to.String()}, role[1:]...)
 	}
-	b, err := s.start(s.plain.server, args(in, far, s.direct.to)...)
+	b, err := s.start(s.mesh.server, args(in, far, s.hbone.to)...)
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err := s.start(s.plain.client, args(out, near, far)...)
+	a, err := s.start(s.mesh.client, args(out, near, far)...)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &path{name, s.plain.client, near}, []*child{a, b}, nil
+	return &path{name, s.mesh.client, near}, []*child{a, b}, nil
 }
 
 func (s *stage) startMesh(state, caFile string) error {
@@ -264,12 +271,20 @@ func rounds[T any](cfg *Config, what string, paths []*path, measure func(*path) 
 
 func (s *stage) throughput(cfg *Config) ([]Row, error) {
 	paths := []*path{s.direct, s.hops, s.frozen, s.tuned, s.hbone}
-	got, err := rounds(cfg, "l4.throughput", paths, func(p *path) (float64, error) { return throughput(p, cfg.Bytes) })
+	procs := map[*path][]*child{s.frozen: s.tlsHops, s.tuned: s.tunedHops, s.hbone: s.ztunnels}
+	cpu := map[*path][]float64{} // seconds per GB
+	got, err := rounds(cfg, "l4.throughput", paths, func(p *path) (float64, error) {
+		before := cpuOf(procs[p])
+		v, err := throughput(p, cfg.Bytes)
+		cpu[p] = append(cpu[p], (cpuOf(procs[p])-before)/(float64(cfg.Bytes)/1e9))
+		return v, err
+	})
 	if err != nil {
 		return nil, err
 	}
 	row := measured("l4.throughput", "MB/s", got[s.hbone], got[s.frozen], s.frozen.name, Higher, 0.9)
-	row.Note = fmt.Sprintf("one stream; direct %.0f, plain hops %.0f, tuned TLS %.0f MB/s", median(got[s.direct]), median(got[s.hops]), median(got[s.tuned]))
+	row.Note = fmt.Sprintf("one stream; direct %.0f, plain hops %.0f, tuned TLS %.0f MB/s; processor s/GB of both hops: ztunnels %.2f, raw TLS %.2f, tuned %.2f",
+		median(got[s.direct]), median(got[s.hops]), median(got[s.tuned]), median(cpu[s.hbone]), median(cpu[s.frozen]), median(cpu[s.tuned]))
 	return []Row{row}, nil
 }
 

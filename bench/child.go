@@ -9,7 +9,9 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
+	"runtime/pprof"
 	"strconv"
 	"strings"
 	"sync"
@@ -56,7 +58,31 @@ func Child(args []string) (bool, error) {
 			fmt.Println("freed")
 		}
 	}()
+	stop, err := profile(strings.Join(args[1:min(len(args), 3)], "-"))
+	if err != nil {
+		return true, err
+	}
+	defer stop()
 	return true, run(ctx, args[2:], func() { fmt.Println("ready") })
+}
+
+// ProfileVariable names the directory into which children write processor
+// profiles, if it is set.
+const ProfileVariable = "AMBIT_BENCH_PROFILE"
+
+func profile(name string) (stop func(), err error) {
+	dir := os.Getenv(ProfileVariable)
+	if dir == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(filepath.Join(dir, strings.ReplaceAll(name, "/", "_")+".pprof"))
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, err
+	}
+	return func() { pprof.StopCPUProfile(); f.Close() }, nil
 }
 
 // child is a process of a role.

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
+	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
 
@@ -82,12 +84,13 @@ func hop(ctx context.Context, listen string, ready func(), ends func(*net.TCPCon
 	})
 }
 
+// dial marks its packets as ztunnel's, which are not captured.
 func dial(to string) (*net.TCPConn, error) {
-	c, err := net.Dial("tcp", to)
+	addr, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return nil, err
 	}
-	return c.(*net.TCPConn), nil
+	return linux.DialTCP(context.Background(), nil, addr, linux.DialOptions{Mark: linux.Mark})
 }
 
 // copyLoop is the frozen loop.

@@ -99,6 +99,10 @@ func (t *tunnel) pong(data [8]byte) {
 	k := &t.pings
 	k.mu.Lock()
 	fresh, took := seq&^drainSeq == k.seq, time.Since(k.sent)
+	if k.probing && !k.stopped {
+		k.probing = false
+		k.timer.Reset(t.tuning.PingInterval)
+	}
 	k.mu.Unlock()
 	if fresh {
 		t.sampleRTT(took)

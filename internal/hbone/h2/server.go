@@ -53,6 +53,7 @@ func (s *server) cut() {
 	s.stopAccepting()
 	for _, t := range s.all() {
 		t.fail(hbone.ErrClosed)
+		t.wire.Close()
 		t.cancel() // if it had failed before: also what only delivers what it has
 	}
 }

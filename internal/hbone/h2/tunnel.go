@@ -127,7 +127,10 @@ func (t *tunnel) start() {
 	t.pending.Store(true)
 	t.cmu.Unlock()
 	t.work.Go(t.flushLoop)
-	t.work.Go(func() { t.fail(t.read()) })
+	t.work.Go(func() {
+		t.fail(t.read())
+		t.linger()
+	})
 	t.wake()
 	t.pings.start(t)
 }
@@ -171,20 +174,51 @@ func (t *tunnel) fail(err error) {
 	}
 }
 
-// hangUp says why, if that needs no waiting, and closes the socket.
+// hangUp says why, if that needs no waiting, and closes the socket; where the
+// peer broke the rules the reader does that, after lingering.
 func (t *tunnel) hangUp(err error) {
-	defer t.wire.Close()
-	t.wire.SetWriteDeadline(time.Now().Add(time.Second))
-	if !t.wmu.TryLock() {
+	code := codeOf(err)
+	if !t.sayGoodbye(code) || code == http2.ErrCodeNo || t.wire.raw == nil {
+		t.wire.Close()
 		return
+	}
+	t.wire.SetReadDeadline(time.Now().Add(lingering))
+	if c, ok := t.wire.Conn.(interface{ CloseWrite() error }); ok {
+		c.CloseWrite()
+	}
+}
+
+// sayGoodbye waits for its turn to write only where the peer needs to be told.
+func (t *tunnel) sayGoodbye(code http2.ErrCode) bool {
+	t.wire.SetWriteDeadline(time.Now().Add(lingering))
+	if code != http2.ErrCodeNo {
+		t.wmu.Lock()
+	} else if !t.wmu.TryLock() {
+		return false
 	}
 	defer t.wmu.Unlock()
 	t.cmu.Lock()
-	t.cf.WriteGoAway(t.processed(), codeOf(err), nil)
+	t.cf.WriteGoAway(t.processed(), code, nil)
 	t.cmu.Unlock()
 	t.pending.Store(true)
-	if t.writeControlLocked() == nil {
-		t.tls.CloseWrite()
+	return t.writeControlLocked() == nil && t.tls.CloseWrite() == nil
+}
+
+// lingering bounds the last words.
+const lingering = time.Second
+
+// linger reads on for a while and closes the socket then: a socket closed with
+// bytes unread sends a reset, which overtakes the GOAWAY.
+func (t *tunnel) linger() {
+	defer t.wire.Close()
+	b := getSmall()
+	defer smallBufs.Put(b)
+	for n := 0; n < 4<<20; {
+		m, err := t.wire.Conn.Read(b[:])
+		if err != nil {
+			return
+		}
+		n += m
 	}
 }
 
@@ -294,6 +328,7 @@ func (t *tunnel) Capacity() int {
 // Close implements hbone.Tunnel. It waits for the tunnel's own goroutines.
 func (t *tunnel) Close() error {
 	t.fail(hbone.ErrClosed)
+	t.wire.Close()
 	t.work.Wait()
 	return nil
 }
