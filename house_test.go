@@ -8,6 +8,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -321,6 +322,18 @@ func TestPackageNamesAreOfTheDomainAndUnique(t *testing.T) {
 			t.Errorf("%s and %s have one name; a package name appears once in the module", other, p.path())
 		}
 		seen[p.Name] = p.path()
+	}
+}
+
+func TestTheReadmeMapsEveryPackage(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range packages(t) {
+		if p.path() != "" && !strings.Contains(string(readme), "`"+p.path()+"`") {
+			t.Errorf("README.md does not say what `%s` is", p.path())
+		}
 	}
 }
 
