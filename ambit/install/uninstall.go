@@ -41,10 +41,11 @@ func Uninstall(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstr
 	if err := Delete(ctx, c, rest, progress); err != nil {
 		return err
 	}
-	if err := deleteRootCerts(ctx, c); err != nil {
+	// Only then the root certificates: as long as it lives, istiod puts them back.
+	if err := waitGone(ctx, c, progress); err != nil {
 		return err
 	}
-	return waitGone(ctx, c, progress)
+	return deleteRootCerts(ctx, c)
 }
 
 // cleanNodes replaces the node agent by one pod a node that undoes its work,

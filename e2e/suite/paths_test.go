@@ -49,7 +49,9 @@ func TestEveryPathGivesTheSameAnswerInTheMeshAndOut(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		outside, err := sc.askAll(ctx, targets)
+		// Kubernetes itself takes a moment until services lead to new pods.
+		var outside map[string]answer
+		err = Soon(ctx, func(ctx context.Context) error { outside, err = sc.askAll(ctx, targets); return err })
 		if err != nil {
 			return fmt.Errorf("outside of the mesh: %w", err)
 		}
