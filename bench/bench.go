@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -115,19 +114,20 @@ func layer4(ctx context.Context, cfg *Config) (rows []Row, err error) {
 	return rows, nil
 }
 
-// stage is all processes and the paths through them.
+// stage is all processes and the paths through them. Each path has two pods of
+// its own.
 type stage struct {
-	dir         string
-	plain, mesh *pair
-	children    []*child
-	ztunnels    []*child
-	tlsHops     []*child
-	tunedHops   []*child
-	direct      *path
-	hops        *path // two plain ones
-	frozen      *path // two of raw TLS
-	tuned       *path
-	hbone       *path
+	dir      string
+	pairs    []*pair
+	children []*child
+	hops     map[*path][]*child // the proxies in a path
+
+	direct *path // nothing in the way, no rules either
+	plain  *path // two hops of plain copying
+	frozen *path // two of raw TLS
+	tuned  *path
+	bare   *path // two of the tunnel alone
+	hbone  *path // two ztunnels
 }
 
 const stateFile = `
@@ -136,8 +136,14 @@ workloads:
 - {uid: bench//Pod/bench/server, name: server, namespace: bench, serviceAccount: server, workloadIps: [%s], protocol: HBONE}
 `
 
+const (
+	appPort     = 8080
+	capturePort = ":15001" // where captured connections arrive
+	tunnelPort  = 15008
+)
+
 func newStage(cfg *Config) (s *stage, err error) {
-	s = &stage{}
+	s = &stage{hops: map[*path][]*child{}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -146,89 +152,88 @@ func newStage(cfg *Config) (s *stage, err error) {
 	if s.dir, err = os.MkdirTemp("", "ambit-bench"); err != nil {
 		return s, err
 	}
-	if s.plain, err = newPair("10.251.1"); err != nil {
-		return s, err
-	}
-	if s.mesh, err = newPair("10.251.2"); err != nil {
-		return s, err
-	}
 	ca, err := certstest.Make()
 	if err != nil {
 		return s, err
 	}
-	caFile, state := filepath.Join(s.dir, "ca.pem"), filepath.Join(s.dir, "state.yaml")
-	text := fmt.Sprintf(stateFile, s.mesh.clientAddr, s.mesh.serverAddr)
-	if err := errors.Join(ca.Save(caFile), os.WriteFile(state, []byte(text), 0o600)); err != nil {
+	caFile := filepath.Join(s.dir, "ca.pem")
+	if err := ca.Save(caFile); err != nil {
 		return s, err
 	}
 	cfg.say("starting applications, baselines and two ztunnels")
-	if err := s.startDirect(); err != nil {
+	if s.direct, _, err = s.pods("direct"); err != nil {
 		return s, err
 	}
-	if err := s.startMesh(state, caFile); err != nil {
-		return s, err
+	for _, b := range []struct {
+		path    **path
+		name    string
+		out, in []string
+	}{
+		{&s.plain, "two plain hops", []string{"plain-out"}, []string{"plain-in"}},
+		{&s.frozen, "two raw TLS hops", []string{"tls-out", caFile, "frozen"}, []string{"tls-in", caFile, "frozen"}},
+		{&s.tuned, "two tuned TLS hops", []string{"tls-out", caFile, "tuned"}, []string{"tls-in", caFile, "tuned"}},
+		{&s.bare, "two tunnel hops", []string{"tunnel-out", caFile}, []string{"tunnel-in", caFile}},
+	} {
+		if *b.path, err = s.twoHops(b.name, b.out, b.in); err != nil {
+			return s, err
+		}
 	}
-	return s, s.startBaselines(caFile)
+	s.hbone, err = s.twoZtunnels(caFile)
+	return s, err
 }
 
-const appPort = 8080
-
-// startDirect runs the application where nothing is in the way.
-func (s *stage) startDirect() error {
-	app := netip.AddrPortFrom(s.plain.serverAddr, appPort)
-	_, err := s.start(s.plain.server, "app", app.String())
-	s.direct = &path{"direct", s.plain.client, app}
-	return err
-}
-
-// startBaselines runs two hops of each kind, in the enrolled pods, so that the
-// kernel's part (connection tracking, the rules) is the same as ztunnel's.
-func (s *stage) startBaselines(caFile string) (err error) {
-	if s.hops, _, err = s.twoHops("two plain hops", 9000, []string{"plain"}, []string{"plain"}); err != nil {
-		return err
-	}
-	if s.frozen, s.tlsHops, err = s.twoHops("two raw TLS hops", 9001, []string{"tls-out", caFile, "frozen"}, []string{"tls-in", caFile, "frozen"}); err != nil {
-		return err
-	}
-	s.tuned, s.tunedHops, err = s.twoHops("two tuned TLS hops", 9002, []string{"tls-out", caFile, "tuned"}, []string{"tls-in", caFile, "tuned"})
-	return err
-}
-
-// twoHops are one in each pod.
-func (s *stage) twoHops(name string, port uint16, out, in []string) (*path, []*child, error) {
-	near := netip.AddrPortFrom(s.mesh.clientAddr, port)
-	far := netip.AddrPortFrom(s.mesh.serverAddr, port)
-	args := func(role []string, at, to netip.AddrPort) []string {
-		return append([]string{role[0], at.String(), to.String()}, role[1:]...)
-	}
-	b, err := s.start(s.mesh.server, args(in, far, s.hbone.to)...)
+// pods makes two pods with the application in one.
+func (s *stage) pods(name string) (*path, *pair, error) {
+	pods, err := newPair(fmt.Sprintf("10.251.%d", len(s.pairs)+1))
 	if err != nil {
 		return nil, nil, err
 	}
-	a, err := s.start(s.mesh.client, args(out, near, far)...)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &path{name, s.mesh.client, near}, []*child{a, b}, nil
+	s.pairs = append(s.pairs, pods)
+	p := &path{name, pods.client, netip.AddrPortFrom(pods.serverAddr, appPort)}
+	_, err = s.start(pods.server, "app", p.to.String())
+	return p, pods, err
 }
 
-func (s *stage) startMesh(state, caFile string) error {
-	if err := s.mesh.enrol(); err != nil {
-		return err
+// twoHops puts a proxy into each of two pods, where a ztunnel would be.
+func (s *stage) twoHops(name string, out, in []string) (*path, error) {
+	p, pods, err := s.pods(name)
+	if err != nil {
+		return nil, err
 	}
-	app := netip.AddrPortFrom(s.mesh.serverAddr, appPort)
-	if _, err := s.start(s.mesh.server, "app", app.String()); err != nil {
-		return err
+	if err := pods.enrol(); err != nil {
+		return nil, err
 	}
-	for pod, ns := range map[string]*linux.NetNS{"client": s.mesh.client, "server": s.mesh.server} {
+	far := netip.AddrPortFrom(pods.serverAddr, tunnelPort).String()
+	b, err := s.start(pods.server, append([]string{in[0], far, p.to.String()}, in[1:]...)...)
+	if err != nil {
+		return nil, err
+	}
+	a, err := s.start(pods.client, append([]string{out[0], capturePort, far}, out[1:]...)...)
+	s.hops[p] = []*child{a, b}
+	return p, err
+}
+
+func (s *stage) twoZtunnels(caFile string) (*path, error) {
+	p, pods, err := s.pods("two ztunnels")
+	if err != nil {
+		return nil, err
+	}
+	if err := pods.enrol(); err != nil {
+		return nil, err
+	}
+	state := filepath.Join(s.dir, "state.yaml")
+	text := fmt.Sprintf(stateFile, pods.clientAddr, pods.serverAddr)
+	if err := os.WriteFile(state, []byte(text), 0o600); err != nil {
+		return nil, err
+	}
+	for pod, ns := range map[string]*linux.NetNS{"client": pods.client, "server": pods.server} {
 		c, err := s.start(ns, "ztunnel", pod, state, caFile)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		s.ztunnels = append(s.ztunnels, c)
+		s.hops[p] = append(s.hops[p], c)
 	}
-	s.hbone = &path{"two ztunnels", s.mesh.client, app}
-	return nil
+	return p, nil
 }
 
 func (s *stage) start(ns *linux.NetNS, args ...string) (*child, error) {
@@ -243,10 +248,8 @@ func (s *stage) close() {
 	for _, c := range slices.Backward(s.children) {
 		c.stop()
 	}
-	for _, p := range []*pair{s.plain, s.mesh} {
-		if p != nil {
-			p.close()
-		}
+	for _, p := range s.pairs {
+		p.close()
 	}
 	os.RemoveAll(s.dir)
 }
@@ -270,21 +273,22 @@ func rounds[T any](cfg *Config, what string, paths []*path, measure func(*path) 
 }
 
 func (s *stage) throughput(cfg *Config) ([]Row, error) {
-	paths := []*path{s.direct, s.hops, s.frozen, s.tuned, s.hbone}
-	procs := map[*path][]*child{s.frozen: s.tlsHops, s.tuned: s.tunedHops, s.hbone: s.ztunnels}
+	paths := []*path{s.direct, s.plain, s.frozen, s.tuned, s.bare, s.hbone}
 	cpu := map[*path][]float64{} // seconds per GB
 	got, err := rounds(cfg, "l4.throughput", paths, func(p *path) (float64, error) {
-		before := cpuOf(procs[p])
+		before := cpuOf(s.hops[p])
 		v, err := throughput(p, cfg.Bytes)
-		cpu[p] = append(cpu[p], (cpuOf(procs[p])-before)/(float64(cfg.Bytes)/1e9))
+		cpu[p] = append(cpu[p], (cpuOf(s.hops[p])-before)/(float64(cfg.Bytes)/1e9))
 		return v, err
 	})
 	if err != nil {
 		return nil, err
 	}
 	row := measured("l4.throughput", "MB/s", got[s.hbone], got[s.frozen], s.frozen.name, Higher, 0.9)
-	row.Note = fmt.Sprintf("one stream; direct %.0f, plain hops %.0f, tuned TLS %.0f MB/s; processor s/GB of both hops: ztunnels %.2f, raw TLS %.2f, tuned %.2f",
-		median(got[s.direct]), median(got[s.hops]), median(got[s.tuned]), median(cpu[s.hbone]), median(cpu[s.frozen]), median(cpu[s.tuned]))
+	row.Note = "one stream; MB/s (processor s/GB of both hops):"
+	for _, p := range paths {
+		row.Note += fmt.Sprintf(" %s %.0f (%.2f)", p.name, median(got[p]), median(cpu[p]))
+	}
 	return []Row{row}, nil
 }
 
@@ -311,7 +315,7 @@ func (s *stage) ping(cfg *Config) ([]Row, error) {
 
 func (s *stage) connectRate(cfg *Config) ([]Row, error) {
 	n := int64(cfg.Connections)
-	got, err := rounds(cfg, "l4.connect.rate", []*path{s.direct, s.hops, s.frozen, s.hbone}, func(p *path) (float64, error) {
+	got, err := rounds(cfg, "l4.connect.rate", []*path{s.direct, s.plain, s.frozen, s.hbone}, func(p *path) (float64, error) {
 		if p == s.frozen { // a handshake for each: fewer will do
 			return connectRate(p, n/5)
 		}
@@ -320,18 +324,18 @@ func (s *stage) connectRate(cfg *Config) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	row := measured("l4.connect.rate", "1/s", got[s.hbone], got[s.hops], s.hops.name, Higher, 0.4)
+	row := measured("l4.connect.rate", "1/s", got[s.hbone], got[s.plain], s.plain.name, Higher, 0.4)
 	row.Note = fmt.Sprintf("warm pool, 16 at a time; direct %.0f, raw TLS %.0f /s", median(got[s.direct]), median(got[s.frozen]))
 	return []Row{row}, nil
 }
 
 // idle measures the two ztunnels, and the two raw TLS hops beside them.
 func (s *stage) idle(cfg *Config) ([]Row, error) {
-	ours, err := idleBytes(cfg, s.hbone, s.ztunnels, cfg.Idle)
+	ours, err := idleBytes(cfg, s.hbone, s.hops[s.hbone], cfg.Idle)
 	if err != nil {
 		return nil, err
 	}
-	base, err := idleBytes(cfg, s.frozen, s.tlsHops, cfg.Idle/4)
+	base, err := idleBytes(cfg, s.frozen, s.hops[s.frozen], cfg.Idle/4)
 	if err != nil {
 		return nil, err
 	}

@@ -26,11 +26,15 @@ import (
 type role func(ctx context.Context, args []string, ready func()) error
 
 var roles = map[string]role{
-	"app":     runApp,
-	"plain":   runPlain,
-	"tls-out": runTLSOut,
-	"tls-in":  runTLSIn,
-	"ztunnel": runZtunnel,
+	"app":       runApp,
+	"plain-out": runPlainOut,
+	"plain-in":  runPlainIn,
+	"tls-out":   runTLSOut,
+	"tls-in":    runTLSIn,
+	"ztunnel":   runZtunnel,
+
+	"tunnel-out": runTunnelOut,
+	"tunnel-in":  runTunnelIn,
 }
 
 // Child runs the role that the arguments name, if they name one. It ends when
@@ -102,7 +106,6 @@ func start(ns *linux.NetNS, args ...string) (*child, error) {
 	}
 	cmd := exec.Command(self, append([]string{"role"}, args...)...)
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

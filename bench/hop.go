@@ -18,12 +18,22 @@ import (
 )
 
 // The baselines. They are frozen: a proxy that does nothing but copy, with a
-// buffer of 64 KiB for each direction, over plain TCP or crypto/tls.
+// buffer of 64 KiB for each direction, over plain TCP or crypto/tls. The kernel
+// captures and marks for them as it does for ztunnel: the near one listens where
+// captured connections arrive, the far one connects with the client's address.
 
-// runPlain is a hop of plain copying: plain LISTEN TO.
-func runPlain(ctx context.Context, args []string, ready func()) error {
+// runPlainOut is the near hop of plain copying: plain-out LISTEN TO.
+func runPlainOut(ctx context.Context, args []string, ready func()) error {
 	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
-		to, err := dial(args[1])
+		to, err := dial(args[1], netip.Addr{})
+		return c, to, err
+	})
+}
+
+// runPlainIn is the far one: plain-in LISTEN TO.
+func runPlainIn(ctx context.Context, args []string, ready func()) error {
+	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
+		to, err := dial(args[1], linux.AddrPort(c.RemoteAddr()).Addr())
 		return c, to, err
 	})
 }
@@ -36,7 +46,7 @@ func runTLSOut(ctx context.Context, args []string, ready func()) error {
 	}
 	cfg := cert.ClientTLS([]spiffe.ID{serverID})
 	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
-		to, err := dial(args[1])
+		to, err := dial(args[1], netip.Addr{})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -52,7 +62,7 @@ func runTLSIn(ctx context.Context, args []string, ready func()) error {
 	}
 	cfg := cert.ServerTLS()
 	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
-		to, err := dial(args[1])
+		to, err := dial(args[1], linux.AddrPort(c.RemoteAddr()).Addr())
 		return tls.Server(tune(c, args[3]), cfg), to, err
 	})
 }
@@ -84,13 +94,14 @@ func hop(ctx context.Context, listen string, ready func(), ends func(*net.TCPCon
 	})
 }
 
-// dial marks its packets as ztunnel's, which are not captured.
-func dial(to string) (*net.TCPConn, error) {
+// dial marks its packets as ztunnel's, which are not captured, and takes the
+// source's address if there is one.
+func dial(to string, source netip.Addr) (*net.TCPConn, error) {
 	addr, err := netip.ParseAddrPort(to)
 	if err != nil {
 		return nil, err
 	}
-	return linux.DialTCP(context.Background(), nil, addr, linux.DialOptions{Mark: linux.Mark})
+	return linux.DialTCP(context.Background(), nil, addr, linux.DialOptions{Mark: linux.Mark, Source: source})
 }
 
 // copyLoop is the frozen loop.
@@ -120,15 +131,10 @@ var (
 
 // certificate asks the CA in a file.
 func certificate(ctx context.Context, caFile string, id spiffe.ID) (*certs.Certificate, error) {
-	ca, err := certstest.Load(caFile)
+	m, stop, err := credentials(ctx, caFile)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	m := certs.NewManager(certs.Config{CA: ca})
-	var run sync.WaitGroup
-	run.Go(func() { m.Run(ctx) })
-	defer run.Wait()
-	defer cancel()
+	defer stop()
 	return m.Certificate(ctx, id)
 }

@@ -95,10 +95,9 @@ func ip(args string) error {
 	return nil
 }
 
-// enrol gives both pods the rules that the node agent gives. Plaintext into the
-// server is left alone, for the baselines.
+// enrol gives both pods the rules that the node agent gives.
 func (p *pair) enrol() error {
-	return errors.Join(rules.Apply(p.client, rules.Spec{}), rules.Apply(p.server, rules.Spec{BypassInbound: true}))
+	return errors.Join(rules.Apply(p.client, rules.Spec{}), rules.Apply(p.server, rules.Spec{}))
 }
 
 func (p *pair) close() {
