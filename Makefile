@@ -54,7 +54,7 @@ test: check e2e ## check, then the end-to-end tests on a cluster of their own; w
 
 e2e: tools
 	@echo "== end to end"
-	@$(GO) test -tags e2e -count=1 -timeout 60m -v ./e2e/suite
+	@$(GO) test -tags e2e -count=1 -timeout 60m -parallel 4 -v ./e2e/suite
 
 sabotage: tools ## break the product on purpose; every break must turn a named test red
 	@$(GO) run ./e2e/cmd/sabotage

@@ -41,6 +41,8 @@ type Verdict struct {
 	Sabotage Sabotage
 	// Red are the tests that noticed, Green those that did not.
 	Red, Green []Test
+	// Said are the first failures within them, by their full names.
+	Said []string
 	// Err is why there is no verdict: the break does not apply or compile, or
 	// the tests fail without it.
 	Err error
@@ -62,13 +64,13 @@ func Run(ctx context.Context, checkout string, s Sabotage) Verdict {
 		return Verdict{Sabotage: s, Err: err}
 	}
 	for _, t := range s.Tests {
-		result, err := runTest(ctx, checkout, overlay, t)
+		result, inside, err := runTest(ctx, checkout, overlay, t)
 		switch {
 		case err != nil:
 			v.Err = err
 			return v
 		case result == "fail":
-			v.Red = append(v.Red, t)
+			v.Red, v.Said = append(v.Red, t), append(v.Said, inside...)
 		default:
 			v.Green = append(v.Green, t)
 		}
@@ -86,7 +88,7 @@ func Baseline(ctx context.Context, checkout string, list []Sabotage) error {
 				continue
 			}
 			seen = append(seen, t)
-			result, err := runTest(ctx, checkout, "", t)
+			result, _, err := runTest(ctx, checkout, "", t)
 			if err != nil {
 				return err
 			}
@@ -120,11 +122,12 @@ func plant(checkout, dir string, s Sabotage) (overlay string, err error) {
 	return overlay, os.WriteFile(overlay, body, 0o644)
 }
 
-// runTest gives the outcome of one test: pass, fail or skip. A test that did
-// not come to a verdict of its own (it was not found, or the code does not
-// compile) is an error; one that died by panic or timeout counts as failed.
-func runTest(ctx context.Context, checkout, overlay string, t Test) (string, error) {
-	args := []string{"test", "-json", "-count=1", "-timeout=300s", "-run", "^" + t.Name + "$"}
+// runTest gives the outcome of one test: pass, fail or skip, and which tests
+// inside of it failed. A test that did not come to a verdict of its own (it was
+// not found, or the code does not compile) is an error; one that died by panic
+// or hangs counts as failed.
+func runTest(ctx context.Context, checkout, overlay string, t Test) (result string, inside []string, err error) {
+	args := []string{"test", "-json", "-count=1", "-timeout=60s", "-run", "^" + t.Name + "$"}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
@@ -132,17 +135,17 @@ func runTest(ctx context.Context, checkout, overlay string, t Test) (string, err
 	cmd.Dir = checkout
 	out, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
-		return "", ctx.Err()
+		return "", nil, ctx.Err()
 	}
-	if result := outcome(out, t.Name); result != "" {
-		return result, nil
+	if result, inside = outcome(out, t.Name); result != "" {
+		return result, inside, nil
 	}
-	return "", fmt.Errorf("test %s came to no verdict (%v):\n%s", t, err, tail(out))
+	return "", nil, fmt.Errorf("test %s came to no verdict (%v):\n%s", t, err, tail(out))
 }
 
 // outcome reads go test's JSON for the verdict on one top-level test.
-func outcome(out []byte, name string) string {
-	started, result := false, ""
+func outcome(out []byte, name string) (result string, inside []string) {
+	started := false
 	for line := range bytes.Lines(out) {
 		var e struct{ Action, Test string }
 		if json.Unmarshal(line, &e) != nil {
@@ -153,11 +156,13 @@ func outcome(out []byte, name string) string {
 			started = true
 		case e.Test == name && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip"):
 			result = e.Action
+		case strings.HasPrefix(e.Test, name+"/") && e.Action == "fail":
+			inside = append(inside, e.Test)
 		case e.Test == "" && e.Action == "fail" && started && result == "":
 			result = "fail" // the test took the whole process with it
 		}
 	}
-	return result
+	return result, inside
 }
 
 // tail is the readable end of go test's JSON.

@@ -67,6 +67,13 @@ func word(v sabotage.Verdict) string {
 	return "UNNOTICED"
 }
 
+func more(n int) string {
+	if n <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" and %d more", n)
+}
+
 // table prints the verdicts and says whether all is well.
 func table(verdicts []sabotage.Verdict) error {
 	fmt.Println()
@@ -82,6 +89,9 @@ func table(verdicts []sabotage.Verdict) error {
 			red = append(red, t.String())
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", word(v), v.Sabotage.Name, strings.Join(red, ", "))
+		if n := len(v.Said); n > 0 {
+			fmt.Fprintf(w, "\t\t%s\n", strings.Join(v.Said[:min(n, 3)], ", ")+more(n-3))
+		}
 		for _, t := range v.Green {
 			fmt.Fprintf(w, "\t\tslept through it: %s\n", t)
 		}
