@@ -3,9 +3,9 @@ package h2
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"sync"
@@ -24,7 +24,7 @@ type tunnel struct {
 	tuning  Tuning
 	log     *slog.Logger
 	peer    hbone.Peer
-	tls     *tls.Conn
+	tls     secured
 	wire    *wire
 	client  bool
 	handler hbone.Handler   // server
@@ -83,9 +83,15 @@ type tunnel struct {
 
 var _ hbone.Tunnel = (*tunnel)(nil)
 
+// secured is what a tunnel needs of its *tls.Conn.
+type secured interface {
+	io.ReadWriter
+	CloseWrite() error
+}
+
 const maxStreamID = math.MaxInt32
 
-func newTunnel(c *tls.Conn, w *wire, tuning Tuning, client bool) *tunnel {
+func newTunnel(c secured, w *wire, tuning Tuning, client bool) *tunnel {
 	t := &tunnel{
 		tuning: tuning, tls: c, wire: w, client: client,
 		log:    tuning.Logger,

@@ -18,7 +18,9 @@ type wire struct {
 	// The reading side belongs to whoever reads from the tls.Conn.
 	in     *wireBuf
 	r, w   int
-	record int // what remains of the record that crypto/tls is reading
+	record int                   // what remains of the record that crypto/tls is reading
+	head   [recordHeaderLen]byte // the beginning of a header, while waiting for the rest
+	headed int
 	fillFn func(fd uintptr) bool
 	nread  int
 	errno  error
@@ -81,7 +83,7 @@ func (w *wire) release() {
 	w.in, w.r, w.w = nil, 0, 0
 }
 
-// fill reads once, behind what is buffered.
+// fill reads once, behind what is buffered, which is less than a header.
 func (w *wire) fill() error {
 	if w.r > 0 {
 		w.w = copy(w.in[:], w.in[w.r:w.w])
@@ -100,14 +102,18 @@ func (w *wire) fill() error {
 	return nil
 }
 
-// fillRaw takes a buffer only to find it filled or to give it back, so an idle
-// connection waits without one.
+// fillRaw takes a buffer only to find it filled or to give it back, so that a
+// connection waits without one: also one of which just the beginning of a header
+// has come, which costs a hostile peer nothing.
 func (w *wire) fillRaw(fd uintptr) bool {
 	if w.in == nil {
 		w.in = getWire()
+		w.w = copy(w.in[:], w.head[:w.headed])
+		w.headed = 0
 	}
 	w.nread, w.errno = readFD(fd, w.in[w.w:])
-	if (w.errno != nil || w.nread == 0) && w.w == 0 {
+	if w.errno != nil || w.nread == 0 {
+		w.headed = copy(w.head[:], w.in[:w.w])
 		w.release()
 	}
 	return w.errno != syscall.EAGAIN
