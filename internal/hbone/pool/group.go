@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"strings"
 	"time"
@@ -43,6 +44,7 @@ type group struct {
 type member struct {
 	tunnel     hbone.Tunnel
 	born, used time.Time
+	until      time.Time // it is offered
 }
 
 // over reports whether the tunnel takes no new streams.
@@ -89,7 +91,8 @@ func (p *Pool) dialled(k key, g *group, d *dial, tunnel hbone.Tunnel, err error)
 	}
 	p.stats.Handshakes++
 	now := time.Now()
-	m := &member{tunnel: tunnel, born: now, used: now}
+	age := p.cfg.MaxAge - time.Duration(rand.Int64N(int64(p.cfg.MaxAge/10)+1)) // not all at once
+	m := &member{tunnel: tunnel, born: now, used: now, until: now.Add(age)}
 	if d.forgotten || p.closed {
 		p.retireLocked(m)
 		p.tidyLocked(k)
@@ -174,7 +177,7 @@ func (p *Pool) sweepIdle() {
 			if m.tunnel.Streams() > 0 {
 				m.used = now
 			}
-			return m.over() || now.Sub(m.used) >= p.cfg.MaxIdle || now.Sub(m.born) > p.cfg.MaxAge
+			return m.over() || now.Sub(m.used) >= p.cfg.MaxIdle || now.After(m.until)
 		})
 		p.tidyLocked(k)
 	}

@@ -34,7 +34,7 @@ type Config struct {
 	// MaxIdle is how long a tunnel without streams is kept. Zero: 5 minutes.
 	MaxIdle time.Duration
 	// MaxAge is how long a tunnel is offered: certificates are only verified when
-	// a tunnel is made. Zero: 1 hour.
+	// a tunnel is made. Up to a tenth is taken off by chance. Zero: 1 hour.
 	MaxAge time.Duration
 	// Logger receives what happens to tunnels. Nil: nothing is logged.
 	Logger *slog.Logger
@@ -138,7 +138,7 @@ func (p *Pool) pick(k key, t hbone.Target, full hbone.Tunnel) (*member, *dial, e
 		p.groups[k] = g
 	}
 	now := time.Now()
-	p.dropLocked(k, func(m *member) bool { return m.over() || now.Sub(m.born) > p.cfg.MaxAge })
+	p.dropLocked(k, func(m *member) bool { return m.over() || now.After(m.until) })
 	for _, m := range g.members {
 		if m.tunnel != full && m.tunnel.Streams() < p.room(m.tunnel) {
 			m.used = now
