@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/ambit-mesh/ambit/ambit/install"
@@ -35,7 +36,8 @@ type Config struct {
 	// Family is its address families. Empty means IPv4.
 	Family cluster.Family
 	// Kubeconfig of a cluster that exists. The images must be in a registry it
-	// can reach, under ImageRepo. What would harm its nodes is refused.
+	// can reach, under ImageRepo. What would harm its nodes is refused. The one
+	// of a cluster of ours counts as none.
 	Kubeconfig string
 	// ImageRepo and ImageTag name the images on an existing cluster. Empty
 	// means the names of the archives that are built here.
@@ -77,7 +79,16 @@ func Set(ctx context.Context, cfg Config) (*Stage, error) {
 	return s, s.Install(ctx)
 }
 
+// Foreign reports whether a kubeconfig leads to somebody else's cluster. One of
+// ours is known by its place: users export it to look around.
+func Foreign(kubeconfig string) bool {
+	return kubeconfig != "" && !strings.HasPrefix(filepath.Clean(kubeconfig), cluster.DefaultRoot+string(filepath.Separator))
+}
+
 func prepare(cfg Config) (*Stage, error) {
+	if !Foreign(cfg.Kubeconfig) {
+		cfg.Kubeconfig = ""
+	}
 	if cfg.Progress == nil {
 		cfg.Progress = io.Discard
 	}

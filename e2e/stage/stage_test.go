@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ambit-mesh/ambit/e2e/cluster"
 )
 
 // frame makes an Ethernet frame with a TCP segment.
@@ -86,5 +88,19 @@ func TestProgressIsIndentedAndNamesNoComponent(t *testing.T) {
 	s.Step("doing %d things", 3)
 	if !strings.Contains(b.String(), "] doing 3 things\n") {
 		t.Errorf("printed %q", b.String())
+	}
+}
+
+func TestWhoseClusterAKubeconfigLeadsTo(t *testing.T) {
+	for kubeconfig, want := range map[string]bool{
+		"":                                       false,
+		cluster.DefaultRoot + "/demo/kubeconfig": false,
+		cluster.DefaultRoot + "/x/../demo/kubeconfig": false,
+		cluster.DefaultRoot + "-other/kubeconfig":     true,
+		"/root/.kube/config":                          true,
+	} {
+		if got := Foreign(kubeconfig); got != want {
+			t.Errorf("%q: foreign is %v, want %v", kubeconfig, got, want)
+		}
 	}
 }

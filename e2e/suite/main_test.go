@@ -40,7 +40,7 @@ func run(m *testing.M) (int, error) {
 		name = "test"
 	}
 	kubeconfig, keep := os.Getenv("KUBECONFIG"), os.Getenv("E2E_KEEP") != ""
-	if kubeconfig == "" && !keep {
+	if !stage.Foreign(kubeconfig) && !keep {
 		// What an earlier run left behind must not decide this one.
 		left, err := cluster.Open(cluster.Config{Name: name})
 		if err != nil {

@@ -34,18 +34,17 @@ func run(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := demo.Play(ctx, s, os.Stdout); err != nil {
-		return err
-	}
-	next(s)
-	return nil
-}
-
-func next(s *stage.Stage) {
+	err = demo.Play(ctx, s, os.Stdout)
 	if s.Cluster != nil {
 		fmt.Printf("\nThe cluster stays up until `make down`:\n  export KUBECONFIG=%s PATH=$PATH:%s/build/bin\n", s.Cluster.Kubeconfig(), s.Checkout)
 	}
-	fmt.Print(`
+	if err == nil {
+		fmt.Print(next)
+	}
+	return err
+}
+
+const next = `
 Try next:
   ambit check
   ambit ztunnel workloads -n shop
@@ -54,5 +53,4 @@ Try next:
   kubectl -n shop exec front -- /echo get http://db.shop/      # denied by the policy
   kubectl -n shop delete authorizationpolicy db-admits-reviews # and admitted again
   kubectl label namespace shop istio.io/dataplane-mode-        # out of the mesh, live
-`)
-}
+`
