@@ -1,9 +1,14 @@
 package sabotage
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
+	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -72,6 +77,46 @@ func TestABaselineThatIsNotGreenIsAnError(t *testing.T) {
 	skipped := []Sabotage{{Tests: []Test{{"a", "TestLater"}}}}
 	if err := Baseline(context.Background(), dir, skipped); err == nil || !strings.Contains(err.Error(), `gives "skip"`) {
 		t.Errorf("a skipped test was taken for a green one: %v", err)
+	}
+}
+
+// TestTheSabotagesCompile builds the product with all of them at once.
+func TestTheSabotagesCompile(t *testing.T) {
+	checkout, err := filepath.Abs("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, broken, packages := t.TempDir(), map[string][]byte{}, map[string]bool{}
+	for _, s := range Table() {
+		src, ok := broken[s.File]
+		if !ok {
+			if src, err = os.ReadFile(filepath.Join(checkout, s.File)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		broken[s.File] = bytes.Replace(src, []byte(s.Old), []byte(s.New), 1)
+		packages["./"+filepath.Dir(s.File)] = true
+	}
+	replace := map[string]string{}
+	for file, src := range broken {
+		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(to, src, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		replace[filepath.Join(checkout, file)] = to
+	}
+	body, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		t.Fatal(err)
+	}
+	overlay := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(overlay, body, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("go", append([]string{"build", "-overlay", overlay}, slices.Sorted(maps.Keys(packages))...)...)
+	cmd.Dir = checkout
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

@@ -43,14 +43,38 @@ func capture() []Sabotage {
 	}
 }
 
+const newTunnel = `func newTunnel(c secured, w *wire, tuning Tuning, client bool) *tunnel {
+	t := &tunnel{
+		tuning: tuning, `
+
+// inClear is the connection without its TLS. What the handshake read too much
+// is given first.
+const inClear = `type inClear struct {
+	secured
+	w *wire
+}
+
+func (c inClear) Read(p []byte) (int, error) {
+	if c.w.w > c.w.r {
+		n := copy(p, c.w.in[c.w.r:c.w.w])
+		c.w.r += n
+		return n, nil
+	}
+	return c.w.Conn.Read(p)
+}
+
+func (c inClear) Write(p []byte) (int, error) { return c.w.Conn.Write(p) }
+
+`
+
 // tunnel breaks what happens between two node proxies.
 func tunnel() []Sabotage {
 	return []Sabotage{
 		{
-			Name:  "HBONE in plaintext: what is written goes past TLS",
-			File:  "internal/hbone/h2/write.go",
-			Old:   "	if _, err := t.tls.Write(p); err != nil {\n",
-			New:   "	if _, err := t.tls.NetConn().Write(p); err != nil {\n",
+			Name:  "HBONE in plaintext: after the handshake both ends write past TLS",
+			File:  "internal/hbone/h2/tunnel.go",
+			Old:   newTunnel + "tls: c, wire: w, client: client,\n",
+			New:   inClear + newTunnel + "tls: inClear{c, w}, wire: w, client: client,\n",
 			Tests: []Test{{"e2e/eavesdrop", "TestTheTunnelCannotBeRead"}},
 		},
 		{

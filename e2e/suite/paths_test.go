@@ -147,8 +147,7 @@ func (sc *Scene) recorded(ctx context.Context, source, destination string) error
 // link, in either family.
 func TestTheWireShowsOnlyHBONE(t *testing.T) {
 	t.Parallel()
-	c := onOurNodes(t)
-	_ = c
+	onOurNodes(t)
 	Hold(t, mesh, func(ctx context.Context, sc *Scene) error {
 		if err := sc.Namespace(ctx, false); err != nil {
 			return err

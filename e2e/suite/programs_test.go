@@ -97,7 +97,7 @@ func TestPostgresUnderPgbench(t *testing.T) {
 	}.play)
 }
 
-// TestAnApplicationsTrafficSurvivesTheReplacementOfItsPeer: a deployment's pod
+// TestAServiceFollowsItsPods: a service's pod
 // goes and another comes under the same service; new connections find it.
 func TestAServiceFollowsItsPods(t *testing.T) {
 	t.Parallel()

@@ -80,7 +80,7 @@ func TestAGibibyteArrivesWhole(t *testing.T) {
 	})
 }
 
-// TestARefusedConnectionIsRefused: an application sees that nobody listens,
+// TestAClosedPortFailsQuickly: an application sees that nobody listens,
 // in the mesh as outside.
 func TestAClosedPortFailsQuickly(t *testing.T) {
 	t.Parallel()

@@ -150,7 +150,8 @@ func TestTheDemoPlays(t *testing.T) {
 	})
 }
 
-// TestUninstallLeavesNoRuleInAPodAndNoFileOnANode, and the pods keep talking;
+// TestUninstallLeavesNothingBehind: no rule in a pod, no file on a node, and the
+// pods keep talking;
 // afterwards the mesh installs again and takes them back.
 func TestUninstallLeavesNothingBehind(t *testing.T) {
 	onOurNodes(t)
