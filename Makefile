@@ -18,7 +18,7 @@ GOFILES     = $(shell git ls-files -co --exclude-standard '*.go')
 CRDS := manifests/crd/files/security.gen.yaml
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down check fmt vet unit test e2e soak sabotage bench fuzz conformance images manifests gen tools clean FORCE
+.PHONY: help demo down preflight check fmt vet unit test e2e soak sabotage bench fuzz conformance images manifests gen tools clean FORCE
 
 help: ## this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9_-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,7 +50,10 @@ unit:
 	@echo "== go test -race"
 	@$(GO) test -race -timeout 15m $(PKGS)
 
-test: check e2e ## check, then the end-to-end tests on a cluster of their own; what CI runs
+test: preflight check e2e ## check, then the end-to-end tests on a cluster of their own; what CI runs
+
+preflight: # before minutes of building: what this machine lacks, installed or named
+	@[ -n "$$KUBECONFIG" ] || $(GO) run ./e2e/cluster/cmd/cluster preflight
 
 e2e: tools
 	@echo "== end to end"

@@ -20,6 +20,7 @@ import (
 
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/version"
+	"github.com/google/nftables"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -461,12 +462,9 @@ func TestUninstallLeavesNothing(t *testing.T) {
 		t.Errorf("files left: %q", left)
 	}
 	netnstest.Do(t, w.node, func() error {
-		out, err := exec.Command("nft", "list", "tables").Output()
-		if errors.Is(err, exec.ErrNotFound) {
-			return nil
-		}
-		if len(bytes.TrimSpace(out)) > 0 {
-			return fmt.Errorf("tables left on the node: %s (%v)", out, err)
+		tables, err := (&nftables.Conn{}).ListTables()
+		for _, left := range tables {
+			t.Errorf("table left on the node: %s", left.Name)
 		}
 		return err
 	})

@@ -1,6 +1,6 @@
 // Package linuxtest gives tests network namespaces that end with the test. It
 // refuses to be used by products. Tests that need it are skipped, with the
-// reason, where namespaces cannot be made.
+// reason, where namespaces cannot be made or a program is missing.
 package linuxtest
 
 import (
@@ -53,6 +53,9 @@ func NewNetNS(t testing.TB) *linux.NetNS {
 // one before is "-", and gives what it printed.
 func Run(t testing.TB, ns *linux.NetNS, name string, args ...string) string {
 	t.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		t.Skipf("needs %s (make test installs it): %v", name, err)
+	}
 	var out []byte
 	err := ns.Do(func() (err error) {
 		input := ""
