@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/e2e/cluster"
+	"github.com/ambit-mesh/ambit/e2e/stage"
 )
 
 var real = flag.Bool("cluster", false, "boot real clusters (root, build/bin and build/images are needed)")
@@ -26,6 +27,9 @@ var real = flag.Bool("cluster", false, "boot real clusters (root, build/bin and 
 func TestLifeOfARealCluster(t *testing.T) {
 	if !*real {
 		t.Skip("boots a real cluster only with -cluster")
+	}
+	if stage.Foreign(os.Getenv("KUBECONFIG")) {
+		t.Skip("KUBECONFIG names another cluster: none of our own is booted")
 	}
 	build, err := filepath.Abs("../../build")
 	if err != nil {

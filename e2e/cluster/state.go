@@ -82,7 +82,7 @@ func (s *state) addNode() (node, error) {
 // machines are the names of all machines, the control plane first.
 func (s *state) machines() []string { return append([]string{controlName}, s.nodeNames()...) }
 
-func (s *state) alive(machineName string) bool { return s.Procs[machineName].Alive() }
+func (s *state) alive(machineName string) bool { return s.Procs[machineName].Running() }
 
 func readState(dir string) (*state, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "state.json"))

@@ -62,6 +62,71 @@ func TestOnlyTheVeryProcessIsSignalled(t *testing.T) {
 	}
 }
 
+func TestAMachineThatWasKilledIsAliveForAWhileButDoesNotRun(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("making process namespaces needs root")
+	}
+	first := exec.Command("sleep", "600")
+	first.SysProcAttr = &unix.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Identify(first.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !p.Running() {
+		t.Error("a running process does not run")
+	}
+	// The kernel ends the first process only when the last one of its namespace
+	// has been buried, and the parent of this one is made to let it lie.
+	parent := exec.Command("nsenter", "--pid=/proc/"+strconv.Itoa(p.PID)+"/ns/pid", "sleep", "600")
+	if err := parent.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := strconv.Itoa(parent.Process.Pid)
+	eventually(t, func() bool {
+		children, err := os.ReadFile("/proc/" + pid + "/task/" + pid + "/children")
+		return err == nil && len(children) > 0
+	})
+	if err := parent.Process.Signal(unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = parent.Process.Kill()
+		_ = parent.Wait()
+		_ = first.Wait()
+	})
+	eventually(t, func() bool {
+		st, err := readStat(parent.Process.Pid)
+		return err == nil && st.state == 'T'
+	})
+	if err := p.Signal(unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if p.Running() {
+		t.Error("a process that was killed counts as running")
+	}
+	if !p.Alive() {
+		t.Error("it is gone before its namespace is: the test shows nothing")
+	}
+	if err := parent.Process.Signal(unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Wait(10 * time.Second); err != nil {
+		t.Error(err)
+	}
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("not within 10 s")
+		}
+	}
+}
+
 func TestWaitingForAProcessThatStaysEnds(t *testing.T) {
 	_, p := startSleep(t)
 	if err := p.Wait(20 * time.Millisecond); err == nil {

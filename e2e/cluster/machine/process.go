@@ -20,11 +20,11 @@ type Process struct {
 
 // Identify returns the process that has this id now.
 func Identify(pid int) (Process, error) {
-	start, _, err := readStat(pid)
+	st, err := readStat(pid)
 	if err != nil {
 		return Process{}, err
 	}
-	return Process{PID: pid, Start: start}, nil
+	return Process{PID: pid, Start: st.start}, nil
 }
 
 // Alive reports whether this very process still runs (a zombie does not).
@@ -32,8 +32,19 @@ func (p Process) Alive() bool {
 	if p.PID <= 0 {
 		return false
 	}
-	start, state, err := readStat(p.PID)
-	return err == nil && start == p.Start && state != 'Z' && state != 'X'
+	st, err := readStat(p.PID)
+	return err == nil && st.start == p.Start && st.state != 'Z' && st.state != 'X'
+}
+
+// Running reports whether the process is alive and will stay so: the first
+// process of a killed machine is alive until every other one has ended, which
+// takes a while, but nothing runs in there any more.
+func (p Process) Running() bool {
+	if p.PID <= 0 {
+		return false
+	}
+	st, err := readStat(p.PID)
+	return err == nil && st.start == p.Start && st.state != 'Z' && st.state != 'X' && !st.ending
 }
 
 // Signal sends a signal if, and only if, the process is still the same one.
@@ -76,20 +87,41 @@ func ignoreGone(err error) error {
 	return err
 }
 
-func readStat(pid int) (start uint64, state byte, err error) {
+// stat is what of /proc/PID/stat (proc_pid_stat(5)) matters here.
+type stat struct {
+	start  uint64
+	state  byte
+	ending bool // it is exiting, or has been killed and not noticed yet
+}
+
+const flagExiting = 0x4 // PF_EXITING of linux/sched.h
+
+func readStat(pid int) (stat, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
-		return 0, 0, err
+		return stat{}, err
 	}
 	// The second field is the name in parentheses and may hold anything.
 	i := bytes.LastIndexByte(data, ')')
 	if i < 0 {
-		return 0, 0, fmt.Errorf("process %d: unreadable stat", pid)
+		return stat{}, fmt.Errorf("process %d: unreadable stat", pid)
 	}
-	fields := bytes.Fields(data[i+1:])
-	if len(fields) < 20 {
-		return 0, 0, fmt.Errorf("process %d: short stat", pid)
+	fields := bytes.Fields(data[i+1:]) // fields[0] is the page's field 3
+	if len(fields) < 29 {
+		return stat{}, fmt.Errorf("process %d: short stat", pid)
 	}
-	start, err = strconv.ParseUint(string(fields[19]), 10, 64)
-	return start, fields[0][0], err
+	start, err := strconv.ParseUint(string(fields[19]), 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("process %d: start time: %w", pid, err)
+	}
+	flags, err := strconv.ParseUint(string(fields[6]), 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("process %d: flags: %w", pid, err)
+	}
+	pending, err := strconv.ParseUint(string(fields[28]), 10, 64)
+	if err != nil {
+		return stat{}, fmt.Errorf("process %d: pending signals: %w", pid, err)
+	}
+	killed := pending&(1<<(unix.SIGKILL-1)) != 0
+	return stat{start: start, state: fields[0][0], ending: flags&flagExiting != 0 || killed}, nil
 }
