@@ -50,7 +50,8 @@ func runTLSOut(ctx context.Context, args []string, ready func()) error {
 		if err != nil {
 			return nil, nil, err
 		}
-		return c, tls.Client(tune(to, args[3]), cfg), nil
+		far, err := secure(to, args[3], func(c net.Conn) *tls.Conn { return tls.Client(c, cfg) })
+		return c, far, err
 	})
 }
 
@@ -63,7 +64,11 @@ func runTLSIn(ctx context.Context, args []string, ready func()) error {
 	cfg := cert.ServerTLS()
 	return hop(ctx, args[0], ready, func(c *net.TCPConn) (end, end, error) {
 		to, err := dial(args[1], linux.AddrPort(c.RemoteAddr()).Addr())
-		return tls.Server(tune(c, args[3]), cfg), to, err
+		if err != nil {
+			return nil, nil, err
+		}
+		near, err := secure(c, args[3], func(c net.Conn) *tls.Conn { return tls.Server(c, cfg) })
+		return near, to, err
 	})
 }
 
