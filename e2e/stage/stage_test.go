@@ -97,7 +97,7 @@ func TestWhoseClusterAKubeconfigLeadsTo(t *testing.T) {
 		cluster.DefaultRoot + "/demo/kubeconfig": false,
 		cluster.DefaultRoot + "/x/../demo/kubeconfig": false,
 		cluster.DefaultRoot + "-other/kubeconfig":     true,
-		"/root/.kube/config":                          true,
+		"/home/ada/.kube/config":                      true,
 	} {
 		if got := Foreign(kubeconfig); got != want {
 			t.Errorf("%q: foreign is %v, want %v", kubeconfig, got, want)
