@@ -8,10 +8,10 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/inpod"
 	"github.com/ambit-mesh/ambit/ztunnel/podproxy"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // pods is whom the data plane serves: the pods of the agent, or one.

@@ -8,9 +8,9 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/xds"
 	"github.com/ambit-mesh/ambit/ztunnel/dump"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // source fills the state: the control plane, or a file.

@@ -2,7 +2,7 @@
 // the pods of one node, encrypted between nodes, and enforces L4 policy.
 //
 // It is wiring: Run starts the stages and ends them in order. The stages are
-// the packages below it; decisions are in ztunnel/route, state in ztunnel/view.
+// the packages below it; decisions are in ztunnel/route, state in internal/view.
 // It refuses Kubernetes: everything comes by xDS, by the CNI agent's socket, or
 // from a local file. ztunnel/cmd/ztunnel calls it.
 package ztunnel
@@ -22,7 +22,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 // proxy is one running ztunnel.

@@ -118,10 +118,10 @@ func policy() []Sabotage {
 		},
 		{
 			Name:  "a policy that has not arrived does not close",
-			File:  "ztunnel/view/policies.go",
+			File:  "internal/view/policies.go",
 			Old:   "			set.Unknown = append(set.Unknown, k)\n",
 			New:   "			_ = set.Unknown\n",
-			Tests: []Test{{"ztunnel/view", "TestWhichPoliciesApply"}, {"e2e/scenario", "TestScenarios"}},
+			Tests: []Test{{"internal/view", "TestWhichPoliciesApply"}, {"e2e/scenario", "TestScenarios"}},
 		},
 		{
 			Name:  "open connections are not judged again",

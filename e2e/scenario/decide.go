@@ -6,8 +6,8 @@ import (
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // connection is the part of a line of decide.txt before the arrow.

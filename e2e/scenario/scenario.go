@@ -26,11 +26,11 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/xds"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/snapshot"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // step is one directory of the file.

@@ -15,8 +15,8 @@ import (
 	"net/netip"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden parts of the scenarios")

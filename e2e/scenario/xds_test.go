@@ -24,9 +24,9 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/test/bufconn"
 
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/xds"
 	"github.com/ambit-mesh/ambit/istiod-lite/push"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // patience is ten times what a step may take on a busy machine.

@@ -6,7 +6,7 @@
 // names and content versions. It refuses what it does not understand rather
 // than passing half of it on: a policy condition that was dropped on the way
 // would open what its author closed. Called by istiod-lite/snapshot to write
-// and by ztunnel/view and waypoint/table to read. Pure.
+// and by internal/view and waypoint/table to read. Pure.
 package wire
 
 import (

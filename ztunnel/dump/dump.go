@@ -4,9 +4,9 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // Dump is the whole answer to /config_dump.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 const file = `

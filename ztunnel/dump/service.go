@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 // Service is a mesh.Service in istioctl's words.

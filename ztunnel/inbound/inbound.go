@@ -15,9 +15,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // Config is what an Inbound works with; every field without a zero value is

@@ -20,10 +20,10 @@ import (
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
 	"github.com/ambit-mesh/ambit/ztunnel/dump"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 const world = `

@@ -14,9 +14,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 // Opener opens streams in shared tunnels; hbone/pool is one.

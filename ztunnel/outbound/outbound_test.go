@@ -24,9 +24,9 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
 	"github.com/ambit-mesh/ambit/ztunnel/dump"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
 )
 
 const world = `

@@ -5,7 +5,7 @@ import (
 	"slices"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 // candidate is an endpoint with the address that would be used of it.

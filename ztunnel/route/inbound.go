@@ -10,7 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 // Inbound decides on a connection that arrived at the pod local.

@@ -12,7 +12,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 // The world of these tests. What whole scenarios show is in e2e/scenario; here

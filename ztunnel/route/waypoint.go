@@ -6,7 +6,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
-	"github.com/ambit-mesh/ambit/ztunnel/view"
+	"github.com/ambit-mesh/ambit/internal/view"
 )
 
 const hbonePort = hbone.Port
