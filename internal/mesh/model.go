@@ -5,5 +5,10 @@ package mesh
 type Model struct {
 	Workloads map[string]*Workload // by UID
 	Services  map[ServiceKey]*Service
-	Policies  map[PolicyKey]*Policy
+	// Policies are those of ztunnels and, with ScopeTargets, of waypoints.
+	Policies map[PolicyKey]*Policy
+	// What follows is for waypoints only.
+	Routes          map[RouteKey]*Route
+	Traffic         map[ServiceKey]*Traffic
+	Authentications map[PolicyKey]*Authentication
 }
