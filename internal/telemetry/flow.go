@@ -10,31 +10,30 @@ import (
 // Direction is which end of a connection this proxy serves.
 type Direction uint8
 
-// The directions.
+// The directions. A waypoint stands between the ends, and speaks for the
+// destination.
 const (
 	Inbound Direction = iota
 	Outbound
+	Waypoint
+	directionCount
 )
 
 // String is the access log's word.
 func (d Direction) String() string {
-	if d == Outbound {
-		return "outbound"
-	}
-	return "inbound"
+	return [directionCount]string{"inbound", "outbound", "waypoint"}[d]
 }
 
 // reporter is the metrics' word for the same.
 func (d Direction) reporter() string {
-	if d == Outbound {
-		return "source"
-	}
-	return "destination"
+	return [directionCount]string{"destination", "source", "waypoint"}[d]
 }
 
 // Flow is what is known of a connection. Everything but Direction may be
 // missing.
 type Flow struct {
+	// ID is the decision's short id, the same at both ends of a tunnel.
+	ID                  string
 	Direction           Direction
 	Source, Destination *mesh.Workload
 	Service             *mesh.Service
@@ -49,6 +48,9 @@ type Flow struct {
 	HBONEAddr string
 	// TraceParent correlates the records of both ends.
 	TraceParent string
+	// Route is what a waypoint followed, by which configuration.
+	Route      mesh.RouteKey
+	Generation uint64
 }
 
 // Flag is Istio's response flag: how a connection ended.

@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -61,36 +62,44 @@ func or(s string) string {
 	return strings.ToValidUTF8(s, "�")
 }
 
-// labelNames are those of every traffic metric, in the order of values. The
-// last four, localityNames, are left out when no end is known.
+// endNames are the labels of both ends, in the order of endValues; every metric
+// begins with them. localityNames are left out when no end is known.
 var (
-	labelNames = []string{
+	endNames = []string{
 		"reporter",
 		"source_workload", "source_canonical_service", "source_canonical_revision", "source_workload_namespace",
 		"source_principal", "source_app", "source_version", "source_cluster",
 		"destination_service", "destination_service_namespace", "destination_service_name",
 		"destination_workload", "destination_canonical_service", "destination_canonical_revision", "destination_workload_namespace",
 		"destination_principal", "destination_app", "destination_version", "destination_cluster",
-		"request_protocol", "response_flags", "connection_security_policy",
 	}
-	localityNames = []string{"source_region", "source_zone", "destination_region", "destination_zone"}
+	connectionNames = append(slices.Clone(endNames), "request_protocol", "response_flags", "connection_security_policy")
+	localityNames   = []string{"source_region", "source_zone", "destination_region", "destination_zone"}
 )
 
+// values are those of connectionNames and, if an end is known, localityNames.
 func (l *labels) values(f Flag) []string {
-	security := unknown
-	if l.mutualTLS {
-		security = "mutual_tls"
+	v := append(l.endValues(), "tcp", f.String(), l.security())
+	if l.locality {
+		s, d := &l.source, &l.destination
+		v = append(v, s.region, s.zone, d.region, d.zone)
 	}
+	return v
+}
+
+func (l *labels) endValues() []string {
 	s, d := &l.source, &l.destination
-	v := []string{
+	return append(make([]string, 0, 28),
 		l.direction.reporter(),
 		s.workload, s.canonicalService, s.canonicalRevision, s.namespace, s.principal, s.app, s.version, s.cluster,
 		l.service, l.serviceNS, l.serviceName,
 		d.workload, d.canonicalService, d.canonicalRevision, d.namespace, d.principal, d.app, d.version, d.cluster,
-		"tcp", f.String(), security,
+	)
+}
+
+func (l *labels) security() string {
+	if l.mutualTLS {
+		return "mutual_tls"
 	}
-	if l.locality {
-		v = append(v, s.region, s.zone, d.region, d.zone)
-	}
-	return v
+	return unknown
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
 
-// Keys of the access log (dataplane spec 7.4; policy, reason and trace are
-// ours).
+// Keys of the access log (dataplane spec 7.4; policy, reason, trace and those
+// after error are ours).
 const (
 	KeySourceAddr           = "src.addr"
 	KeySourceWorkload       = "src.workload"
@@ -33,6 +33,9 @@ const (
 	KeyReason               = "reason"
 	KeyTrace                = "trace"
 	KeyError                = "error"
+	KeyID                   = "id"
+	KeyRoute                = "route"
+	KeyGeneration           = "generation"
 )
 
 // Recorder turns connections into metrics and access records.
@@ -83,7 +86,7 @@ func (c *Connection) Close(o Outcome) {
 func (c *Connection) attrs(o Outcome) []slog.Attr {
 	// The log speaks for the workload behind this proxy: what it sent.
 	sent, received := c.counter.Load()
-	if c.flow.Direction == Inbound {
+	if c.flow.Direction != Outbound {
 		sent, received = received, sent
 	}
 	attrs := flowAttrs(&c.flow, make([]slog.Attr, 0, 24))
@@ -115,6 +118,9 @@ func (r *Recorder) Fail(f Flow, o Outcome) {
 }
 
 func flowAttrs(f *Flow, attrs []slog.Attr) []slog.Attr {
+	if f.ID != "" {
+		attrs = append(attrs, slog.String(KeyID, f.ID))
+	}
 	attrs = append(attrs, slog.String(KeySourceAddr, f.SourceAddr.String()))
 	attrs = endAttrs(attrs, f.Source, f.SourceID, KeySourceWorkload, KeySourceNamespace, KeySourceIdentity, KeySourceCluster)
 	if f.DestinationAddr.IsValid() {
@@ -130,6 +136,12 @@ func flowAttrs(f *Flow, attrs []slog.Attr) []slog.Attr {
 	attrs = append(attrs, slog.String(KeyDirection, f.Direction.String()))
 	if f.TraceParent != "" {
 		attrs = append(attrs, slog.String(KeyTrace, f.TraceParent))
+	}
+	if !f.Route.IsZero() {
+		attrs = append(attrs, slog.String(KeyRoute, f.Route.String()))
+	}
+	if f.Generation != 0 {
+		attrs = append(attrs, slog.Uint64(KeyGeneration, f.Generation))
 	}
 	return attrs
 }

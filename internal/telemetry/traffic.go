@@ -17,6 +17,9 @@ type TrafficConfig struct {
 	// used idle ones go. Should all be in use, further connections are counted
 	// under unknown labels. Zero is 20000.
 	MaxSeries int
+	// Reporters are the directions that this proxy has. None is Inbound and
+	// Outbound, which are ztunnel's.
+	Reporters []Direction
 }
 
 // Traffic is Istio's TCP metrics as a prometheus.Collector. A connection costs
@@ -26,7 +29,7 @@ type Traffic struct {
 
 	mu     sync.Mutex
 	series map[labels]*series
-	open   [2]int // by direction
+	open   [directionCount]int
 }
 
 // series is all counters of one label set, guarded by Traffic.mu.
@@ -52,6 +55,9 @@ func NewTraffic(c TrafficConfig) *Traffic {
 	}
 	if c.MaxSeries == 0 {
 		c.MaxSeries = 20000
+	}
+	if len(c.Reporters) == 0 {
+		c.Reporters = []Direction{Inbound, Outbound}
 	}
 	return &Traffic{config: c, series: map[labels]*series{}}
 }
@@ -135,8 +141,8 @@ type family [2]*prometheus.Desc
 
 func newFamily(name, help string) family {
 	return family{
-		prometheus.NewDesc(name, help, labelNames, nil),
-		prometheus.NewDesc(name, help, append(slices.Clone(labelNames), localityNames...), nil),
+		prometheus.NewDesc(name, help, connectionNames, nil),
+		prometheus.NewDesc(name, help, append(slices.Clone(connectionNames), localityNames...), nil),
 	}
 }
 
@@ -188,8 +194,8 @@ func (t *Traffic) collect(now time.Time) []prometheus.Metric {
 			}
 		}
 	}
-	for d, n := range t.open {
-		out = append(out, prometheus.MustNewConstMetric(socketsDesc, prometheus.GaugeValue, float64(n), Direction(d).reporter()))
+	for _, d := range t.config.Reporters {
+		out = append(out, prometheus.MustNewConstMetric(socketsDesc, prometheus.GaugeValue, float64(t.open[d]), d.reporter()))
 	}
 	return out
 }
