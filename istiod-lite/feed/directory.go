@@ -122,18 +122,6 @@ func (d *Directory) load() (Changes, error) {
 // all is everything in a set.
 func all(s objects.Set) Changes {
 	c := Changes{{Kind: objects.KindMesh}: s.Mesh}
-	each(c, objects.KindPod, s.Pods)
-	each(c, objects.KindService, s.Services)
-	each(c, objects.KindEndpointSlice, s.EndpointSlices)
-	each(c, objects.KindNode, s.Nodes)
-	each(c, objects.KindNamespace, s.Namespaces)
-	each(c, objects.KindAuthorizationPolicy, s.AuthorizationPolicies)
-	each(c, objects.KindPeerAuthentication, s.PeerAuthentications)
+	s.Each(func(ref objects.Ref, o any) { c[ref] = o })
 	return c
-}
-
-func each[T any](c Changes, kind objects.Kind, m map[objects.Key]T) {
-	for k, o := range m {
-		c[objects.Ref{Kind: kind, Key: k}] = o
-	}
 }

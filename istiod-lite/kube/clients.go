@@ -9,12 +9,14 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	gateway "sigs.k8s.io/gateway-api/pkg/client/clientset/versioned"
 )
 
 // Clients speak to one API server.
 type Clients struct {
-	Kube  kubernetes.Interface
-	Istio istio.Interface
+	Kube    kubernetes.Interface
+	Istio   istio.Interface
+	Gateway gateway.Interface
 	// Metadata reads the names of custom resource definitions.
 	Metadata metadata.Interface
 	// Dynamic writes statuses, whatever their kind.
@@ -41,6 +43,9 @@ func NewClients(kubeconfig, userAgent string) (Clients, error) {
 		return c, fmt.Errorf("making a client: %w", err)
 	}
 	if c.Istio, err = istio.NewForConfig(cfg); err != nil {
+		return c, fmt.Errorf("making a client: %w", err)
+	}
+	if c.Gateway, err = gateway.NewForConfig(cfg); err != nil {
 		return c, fmt.Errorf("making a client: %w", err)
 	}
 	if c.Metadata, err = metadata.NewForConfig(cfg); err != nil {

@@ -9,16 +9,56 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
+	gatewayinformers "sigs.k8s.io/gateway-api/pkg/client/informers/externalversions"
 )
+
+// sources make the informers of custom kinds.
+type sources struct {
+	istio   istioinformers.SharedInformerFactory
+	gateway gatewayinformers.SharedInformerFactory
+}
 
 // definitions are the custom kinds that are watched while they are defined, by
 // the name of their definition.
-var definitions = map[string]func(istioinformers.SharedInformerFactory) cache.SharedIndexInformer{
-	"authorizationpolicies.security.istio.io": func(f istioinformers.SharedInformerFactory) cache.SharedIndexInformer {
-		return f.Security().V1().AuthorizationPolicies().Informer()
+var definitions = map[string]func(sources) cache.SharedIndexInformer{
+	"authorizationpolicies.security.istio.io": func(s sources) cache.SharedIndexInformer {
+		return s.istio.Security().V1().AuthorizationPolicies().Informer()
 	},
-	"peerauthentications.security.istio.io": func(f istioinformers.SharedInformerFactory) cache.SharedIndexInformer {
-		return f.Security().V1().PeerAuthentications().Informer()
+	"peerauthentications.security.istio.io": func(s sources) cache.SharedIndexInformer {
+		return s.istio.Security().V1().PeerAuthentications().Informer()
+	},
+	"requestauthentications.security.istio.io": func(s sources) cache.SharedIndexInformer {
+		return s.istio.Security().V1().RequestAuthentications().Informer()
+	},
+	"destinationrules.networking.istio.io": func(s sources) cache.SharedIndexInformer {
+		return s.istio.Networking().V1().DestinationRules().Informer()
+	},
+	"serviceentries.networking.istio.io": func(s sources) cache.SharedIndexInformer {
+		return s.istio.Networking().V1().ServiceEntries().Informer()
+	},
+	"gatewayclasses.gateway.networking.k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Gateway().V1().GatewayClasses().Informer()
+	},
+	"gateways.gateway.networking.k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Gateway().V1().Gateways().Informer()
+	},
+	"httproutes.gateway.networking.k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Gateway().V1().HTTPRoutes().Informer()
+	},
+	"grpcroutes.gateway.networking.k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Gateway().V1().GRPCRoutes().Informer()
+	},
+	"tlsroutes.gateway.networking.k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Gateway().V1().TLSRoutes().Informer()
+	},
+	"tcproutes.gateway.networking.k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Gateway().V1().TCPRoutes().Informer()
+	},
+	"xmeshes.gateway.networking.x-k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Experimental().V1alpha1().XMeshes().Informer()
+	},
+	"xbackendtrafficpolicies.gateway.networking.x-k8s.io": func(s sources) cache.SharedIndexInformer {
+		return s.gateway.Experimental().V1alpha1().XBackendTrafficPolicies().Informer()
 	},
 }
 
@@ -76,7 +116,10 @@ func (c *custom) appeared(name string) {
 	if build == nil || c.running[name] != nil || c.ctx.Err() != nil {
 		return
 	}
-	i := build(istioinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Istio, 0, istioinformers.WithTransform(strip)))
+	i := build(sources{
+		istio:   istioinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Istio, 0, istioinformers.WithTransform(strip)),
+		gateway: gatewayinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Gateway, 0, gatewayinformers.WithTransform(strip)),
+	})
 	reg, err := c.w.follow(i, c.w.queueing())
 	if err != nil {
 		c.w.cfg.Logger.Error("watching a custom kind", "definition", name, "reason", err)

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	k8stesting "k8s.io/client-go/testing"
+	gatewayfake "sigs.k8s.io/gateway-api/pkg/client/clientset/versioned/fake"
 )
 
 // The API server of these tests is client-go's in-memory one. What it cannot
@@ -80,11 +81,12 @@ func fakes(objects ...runtime.Object) *apiServer {
 		panic(err)
 	}
 	kube, istio, meta := fake.NewClientset(objects...), istiofake.NewSimpleClientset(), metadatafake.NewSimpleMetadataClient(scheme)
+	gw := gatewayfake.NewClientset()
 	s := &apiServer{
-		Clients: Clients{Kube: kube, Istio: istio, Metadata: meta, Dynamic: dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())},
+		Clients: Clients{Kube: kube, Istio: istio, Gateway: gw, Metadata: meta, Dynamic: dynamicfake.NewSimpleDynamicClient(runtime.NewScheme())},
 		watches: map[string]int{},
 	}
-	for _, c := range []watched{kube, istio, meta} {
+	for _, c := range []watched{kube, istio, gw, meta} {
 		c.PrependWatchReactor("*", func(a k8stesting.Action) (bool, watch.Interface, error) {
 			w, err := c.Tracker().Watch(a.GetResource(), a.GetNamespace())
 			s.mu.Lock()

@@ -1,9 +1,7 @@
 package kube
 
 import (
-	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/client-go/informers"
@@ -30,31 +28,6 @@ func (w *Watcher) putMesh(cm *corev1.ConfigMap, gone bool) {
 		}
 	}
 	w.cfg.Queue.Put(objects.Ref{Kind: objects.KindMesh}, mesh)
-}
-
-// refOf names a watched object.
-func refOf(object any) (objects.Ref, bool) {
-	var kind objects.Kind
-	switch object.(type) {
-	case *corev1.Pod:
-		kind = objects.KindPod
-	case *corev1.Service:
-		kind = objects.KindService
-	case *corev1.Node:
-		kind = objects.KindNode
-	case *corev1.Namespace:
-		kind = objects.KindNamespace
-	case *discoveryv1.EndpointSlice:
-		kind = objects.KindEndpointSlice
-	case *security.AuthorizationPolicy:
-		kind = objects.KindAuthorizationPolicy
-	case *security.PeerAuthentication:
-		kind = objects.KindPeerAuthentication
-	default:
-		return objects.Ref{}, false
-	}
-	m := object.(metav1.Object)
-	return objects.Ref{Kind: kind, Key: objects.Key{Namespace: m.GetNamespace(), Name: m.GetName()}}, true
 }
 
 // named watches objects of one name, in one namespace or all ("").

@@ -128,7 +128,7 @@ func (w *Watcher) put(object any, gone bool) {
 		}
 		return
 	}
-	ref, ok := refOf(object)
+	ref, ok := objects.RefOf(object)
 	if !ok {
 		w.cfg.Logger.Error("watched object of no known kind", "object", object)
 		return

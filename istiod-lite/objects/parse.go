@@ -7,27 +7,12 @@ import (
 	"fmt"
 	"io"
 
-	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
-	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/yaml"
 )
-
-// readers make an empty object for every apiVersion and kind that a Set holds.
-var readers = map[[2]string]func() any{
-	{"v1", "Pod"}:                                        func() any { return new(corev1.Pod) },
-	{"v1", "Service"}:                                    func() any { return new(corev1.Service) },
-	{"v1", "Node"}:                                       func() any { return new(corev1.Node) },
-	{"v1", "Namespace"}:                                  func() any { return new(corev1.Namespace) },
-	{"discovery.k8s.io/v1", "EndpointSlice"}:             func() any { return new(discoveryv1.EndpointSlice) },
-	{"security.istio.io/v1", "AuthorizationPolicy"}:      func() any { return new(security.AuthorizationPolicy) },
-	{"security.istio.io/v1beta1", "AuthorizationPolicy"}: func() any { return new(security.AuthorizationPolicy) },
-	{"security.istio.io/v1", "PeerAuthentication"}:       func() any { return new(security.PeerAuthentication) },
-	{"security.istio.io/v1beta1", "PeerAuthentication"}:  func() any { return new(security.PeerAuthentication) },
-}
 
 // Parse reads a YAML text of many documents. Kinds that the mesh does not read
 // are passed over, Lists are opened, and ConfigMap "istio" gives the mesh
@@ -79,18 +64,20 @@ func (s *Set) readDocument(doc []byte, seen map[Ref]bool) error {
 	case head.Kind == "ConfigMap" && head.Name == "istio":
 		return s.readMesh(doc)
 	}
-	reader := readers[[2]string{head.APIVersion, head.Kind}]
-	if reader == nil {
+	kind := read(head.APIVersion, Kind(head.Kind))
+	if kind == nil {
 		return nil
 	}
 	if head.Name == "" {
 		return fmt.Errorf("%s: no name", head.Kind)
 	}
-	o := reader()
+	o := kind.make()
 	if err := yaml.UnmarshalStrict(doc, o); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
-	defaultNamespace(o)
+	if m, ok := o.(metav1.Object); ok && !kind.cluster && m.GetNamespace() == "" {
+		m.SetNamespace(metav1.NamespaceDefault) // as kubectl does
+	}
 	ref, err := s.Put(o)
 	if err == nil && seen[ref] {
 		err = errors.New("given twice")
@@ -129,19 +116,6 @@ func (s *Set) readMesh(doc []byte) error {
 	}
 	s.Mesh = m
 	return nil
-}
-
-// defaultNamespace does what kubectl does for an object without a namespace.
-func defaultNamespace(o any) {
-	m, ok := o.(metav1.Object)
-	if !ok || m.GetNamespace() != "" {
-		return
-	}
-	switch o.(type) {
-	case *corev1.Node, *corev1.Namespace:
-	default:
-		m.SetNamespace(metav1.NamespaceDefault)
-	}
 }
 
 // empty reports whether a document holds nothing but space and comments.

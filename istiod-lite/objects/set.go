@@ -3,9 +3,12 @@ package objects
 import (
 	"fmt"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 )
 
 // Key names an object of one kind; Namespace is empty for the cluster's own.
@@ -26,14 +29,25 @@ type Kind string
 
 // The kinds. KindMesh stands for the mesh-wide settings; its key is zero.
 const (
-	KindPod                 Kind = "Pod"
-	KindService             Kind = "Service"
-	KindEndpointSlice       Kind = "EndpointSlice"
-	KindNode                Kind = "Node"
-	KindNamespace           Kind = "Namespace"
-	KindAuthorizationPolicy Kind = "AuthorizationPolicy"
-	KindPeerAuthentication  Kind = "PeerAuthentication"
-	KindMesh                Kind = "MeshConfig"
+	KindPod                   Kind = "Pod"
+	KindService               Kind = "Service"
+	KindEndpointSlice         Kind = "EndpointSlice"
+	KindNode                  Kind = "Node"
+	KindNamespace             Kind = "Namespace"
+	KindAuthorizationPolicy   Kind = "AuthorizationPolicy"
+	KindPeerAuthentication    Kind = "PeerAuthentication"
+	KindRequestAuthentication Kind = "RequestAuthentication"
+	KindDestinationRule       Kind = "DestinationRule"
+	KindServiceEntry          Kind = "ServiceEntry"
+	KindGatewayClass          Kind = "GatewayClass"
+	KindGateway               Kind = "Gateway"
+	KindHTTPRoute             Kind = "HTTPRoute"
+	KindGRPCRoute             Kind = "GRPCRoute"
+	KindTLSRoute              Kind = "TLSRoute"
+	KindTCPRoute              Kind = "TCPRoute"
+	KindXMesh                 Kind = "XMesh"
+	KindXBackendTrafficPolicy Kind = "XBackendTrafficPolicy"
+	KindMesh                  Kind = "MeshConfig"
 )
 
 // Ref names one object of a Set.
@@ -49,13 +63,24 @@ func (r Ref) String() string { return string(r.Kind) + " " + r.Key.String() }
 // be Put into, with the default mesh settings still to be filled by
 // MeshConfig.WithDefaults. A Set belongs to one goroutine.
 type Set struct {
-	Pods                  map[Key]*corev1.Pod
-	Services              map[Key]*corev1.Service
-	EndpointSlices        map[Key]*discoveryv1.EndpointSlice
-	Nodes                 map[Key]*corev1.Node
-	Namespaces            map[Key]*corev1.Namespace
-	AuthorizationPolicies map[Key]*security.AuthorizationPolicy
-	PeerAuthentications   map[Key]*security.PeerAuthentication
+	Pods                    map[Key]*corev1.Pod
+	Services                map[Key]*corev1.Service
+	EndpointSlices          map[Key]*discoveryv1.EndpointSlice
+	Nodes                   map[Key]*corev1.Node
+	Namespaces              map[Key]*corev1.Namespace
+	AuthorizationPolicies   map[Key]*security.AuthorizationPolicy
+	PeerAuthentications     map[Key]*security.PeerAuthentication
+	RequestAuthentications  map[Key]*security.RequestAuthentication
+	DestinationRules        map[Key]*networking.DestinationRule
+	ServiceEntries          map[Key]*networking.ServiceEntry
+	GatewayClasses          map[Key]*gateway.GatewayClass
+	Gateways                map[Key]*gateway.Gateway
+	HTTPRoutes              map[Key]*gateway.HTTPRoute
+	GRPCRoutes              map[Key]*gateway.GRPCRoute
+	TLSRoutes               map[Key]*gateway.TLSRoute
+	TCPRoutes               map[Key]*gateway.TCPRoute
+	XMeshes                 map[Key]*gatewayx.XMesh
+	XBackendTrafficPolicies map[Key]*gatewayx.XBackendTrafficPolicy
 
 	Mesh MeshConfig
 }
@@ -63,24 +88,14 @@ type Set struct {
 // Put stores a pointer to an object of a known kind, in place of the one of
 // the same name. It is an error to put any other type.
 func (s *Set) Put(object any) (Ref, error) {
-	switch o := object.(type) {
-	case *corev1.Pod:
-		return put(&s.Pods, KindPod, Key{o.Namespace, o.Name}, o), nil
-	case *corev1.Service:
-		return put(&s.Services, KindService, Key{o.Namespace, o.Name}, o), nil
-	case *discoveryv1.EndpointSlice:
-		return put(&s.EndpointSlices, KindEndpointSlice, Key{o.Namespace, o.Name}, o), nil
-	case *corev1.Node:
-		return put(&s.Nodes, KindNode, Key{Name: o.Name}, o), nil
-	case *corev1.Namespace:
-		return put(&s.Namespaces, KindNamespace, Key{Name: o.Name}, o), nil
-	case *security.AuthorizationPolicy:
-		return put(&s.AuthorizationPolicies, KindAuthorizationPolicy, Key{o.Namespace, o.Name}, o), nil
-	case *security.PeerAuthentication:
-		return put(&s.PeerAuthentications, KindPeerAuthentication, Key{o.Namespace, o.Name}, o), nil
-	case MeshConfig:
-		s.Mesh = o
+	if m, ok := object.(MeshConfig); ok {
+		s.Mesh = m
 		return Ref{Kind: KindMesh}, nil
+	}
+	for _, k := range kinds {
+		if ref, ok := k.put(s, object); ok {
+			return ref, nil
+		}
 	}
 	return Ref{}, fmt.Errorf("putting a %T: not a kind that the mesh reads", object)
 }
@@ -88,29 +103,26 @@ func (s *Set) Put(object any) (Ref, error) {
 // Delete removes an object; one that is not there is no error. Mesh settings
 // are never deleted.
 func (s *Set) Delete(r Ref) {
-	switch r.Kind {
-	case KindPod:
-		delete(s.Pods, r.Key)
-	case KindService:
-		delete(s.Services, r.Key)
-	case KindEndpointSlice:
-		delete(s.EndpointSlices, r.Key)
-	case KindNode:
-		delete(s.Nodes, r.Key)
-	case KindNamespace:
-		delete(s.Namespaces, r.Key)
-	case KindAuthorizationPolicy:
-		delete(s.AuthorizationPolicies, r.Key)
-	case KindPeerAuthentication:
-		delete(s.PeerAuthentications, r.Key)
-	case KindMesh:
+	for _, k := range kinds {
+		if k.kind == r.Kind {
+			k.del(s, r.Key)
+		}
 	}
 }
 
-func put[T any](m *map[Key]T, kind Kind, k Key, o T) Ref {
-	if *m == nil {
-		*m = map[Key]T{}
+// Each visits every object, kind after kind and in no order within one.
+func (s *Set) Each(visit func(Ref, any)) {
+	for _, k := range kinds {
+		k.each(s, visit)
 	}
-	(*m)[k] = o
-	return Ref{kind, k}
+}
+
+// RefOf names an object of a known kind.
+func RefOf(object any) (Ref, bool) {
+	for _, k := range kinds {
+		if ref, ok := k.ref(object); ok {
+			return ref, true
+		}
+	}
+	return Ref{}, false
 }

@@ -32,6 +32,9 @@ const (
 // Condition is what the user is told in the status of an object.
 type Condition struct {
 	Object objects.Ref
+	// Parent is whom a condition of a route or of a policy's target is about,
+	// as the user wrote the reference; zero for one of the object itself.
+	Parent Parent
 	// Generation is the object's that was looked at.
 	Generation int64
 	Type       string
@@ -39,6 +42,13 @@ type Condition struct {
 	Reason     string
 	// Message is sentences for the user.
 	Message string
+}
+
+// Parent is a reference in a route's parentRefs or a policy's targetRefs, as it
+// was written: what was left out is empty.
+type Parent struct {
+	Group, Kind, Namespace, Name, SectionName string
+	Port                                      int32
 }
 
 // Translate makes the model of a set, with the conditions sorted by object.

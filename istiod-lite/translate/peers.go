@@ -71,10 +71,10 @@ func (t *Translator) redoPeer(k objects.Key) {
 	delete(t.peerings, k)
 	if pa == nil {
 		t.policies.del(key)
-		t.tell(ref, nil)
+		t.tell(ref)
 		return
 	}
-	t.tell(ref, peerCondition(t.seen.Mesh, pa))
+	t.tell(ref, told(peerCondition(t.seen.Mesh, pa))...)
 	if len(t.peerSelector(pa)) == 0 {
 		t.policies.del(key)
 		return

@@ -37,7 +37,7 @@ type Translator struct {
 	workloads  published[string, *mesh.Workload]
 	services   published[mesh.ServiceKey, *mesh.Service]
 	policies   published[mesh.PolicyKey, *mesh.Policy]
-	conditions map[objects.Ref]Condition
+	conditions map[objects.Ref][]Condition
 	fromSlice  map[objects.Key][]string // UIDs made of a slice
 	peerings   map[objects.Key]peering  // by PeerAuthentication
 	listed     []Condition              // conditions, sorted; nil when stale
@@ -55,7 +55,7 @@ func (t *Translator) forget() {
 		podsIn: groups[string]{}, podsOn: groups[string]{}, slicesOf: groups[objects.Key]{}, slicesOn: groups[string]{},
 		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypointed: map[objects.Key]bool{},
 		serviceSelectors: selectors{}, policySelectors: selectors{}, peerSelectors: selectors{},
-		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref]Condition{},
+		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref][]Condition{},
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
 		// What came out before is kept to keep the pointers of what does not change.
 		workloads: t.workloads, services: t.services, policies: t.policies,
@@ -91,37 +91,21 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.services.begin()
 	t.policies.begin()
 	d := newDirty()
-	for _, ref := range refs(set) {
-		t.see(set, ref, d)
-	}
+	set.Each(func(ref objects.Ref, _ any) { t.see(set, ref, d) })
 	t.redo(d)
 	t.workloads.end()
 	t.services.end()
 	t.policies.end()
 }
 
-// refs names everything in a set.
-func refs(set objects.Set) []objects.Ref {
-	var out []objects.Ref
-	out = appendRefs(out, objects.KindNode, set.Nodes)
-	out = appendRefs(out, objects.KindNamespace, set.Namespaces)
-	out = appendRefs(out, objects.KindService, set.Services)
-	out = appendRefs(out, objects.KindEndpointSlice, set.EndpointSlices)
-	out = appendRefs(out, objects.KindAuthorizationPolicy, set.AuthorizationPolicies)
-	out = appendRefs(out, objects.KindPeerAuthentication, set.PeerAuthentications)
-	return appendRefs(out, objects.KindPod, set.Pods)
-}
-
-func appendRefs[T any](out []objects.Ref, kind objects.Kind, in map[objects.Key]T) []objects.Ref {
-	for k := range in {
-		out = append(out, objects.Ref{Kind: kind, Key: k})
+// sortedConditions are all conditions by object; those of one object stay in
+// the order they were told in.
+func sortedConditions(in map[objects.Ref][]Condition) []Condition {
+	refs := slices.SortedFunc(maps.Keys(in), func(a, b objects.Ref) int { return strings.Compare(a.String(), b.String()) })
+	out := make([]Condition, 0, len(refs))
+	for _, ref := range refs {
+		out = append(out, in[ref]...)
 	}
-	return out
-}
-
-func sortedConditions(in map[objects.Ref]Condition) []Condition {
-	out := slices.AppendSeq(make([]Condition, 0, len(in)), maps.Values(in))
-	slices.SortFunc(out, func(a, b Condition) int { return strings.Compare(a.Object.String(), b.Object.String()) })
 	return out
 }
 
@@ -183,13 +167,13 @@ func (t *Translator) redoService(k objects.Key) {
 func (t *Translator) redoWaypoints() {
 	for ref := range t.conditions {
 		if ref.Kind == objects.KindService && !t.waypointed[ref.Key] {
-			t.tell(ref, nil)
+			t.tell(ref)
 		}
 	}
 	for k := range t.waypointed {
 		g := t.services.get(serviceKey(t.seen.Mesh, k)).Waypoint
 		c := waypointCondition(t.seen.Services[k], g, t.services.get(g.Service) != nil)
-		t.tell(c.Object, &c)
+		t.tell(c.Object, c)
 	}
 }
 
@@ -292,18 +276,26 @@ func (t *Translator) redoPolicy(k objects.Key) {
 	} else {
 		t.policies.put(key, p)
 	}
-	t.tell(ref, c)
+	t.tell(ref, told(c)...)
 }
 
-func (t *Translator) tell(ref objects.Ref, c *Condition) {
-	old, had := t.conditions[ref]
-	switch {
-	case c == nil && had:
-		delete(t.conditions, ref)
-	case c != nil && (!had || old != *c):
-		t.conditions[ref] = *c
-	default:
+// tell replaces what an object's owner is told.
+func (t *Translator) tell(ref objects.Ref, all ...Condition) {
+	if slices.Equal(t.conditions[ref], all) {
 		return
 	}
+	if len(all) == 0 {
+		delete(t.conditions, ref)
+	} else {
+		t.conditions[ref] = all
+	}
 	t.listed = nil
+}
+
+// told are the conditions of an object with one at most.
+func told(c *Condition) []Condition {
+	if c == nil {
+		return nil
+	}
+	return []Condition{*c}
 }
