@@ -14,6 +14,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
@@ -107,6 +108,13 @@ type Stream interface {
 	io.ReaderFrom
 	// WriteTo copies to w until the peer's half-close.
 	io.WriterTo
+	// SetReadDeadline ends waiting Reads and WriteTos with os.ErrDeadlineExceeded
+	// at that time, also later ones, until it is set anew; the zero time is never.
+	// The stream lives on.
+	SetReadDeadline(at time.Time) error
+	// SetWriteDeadline is the same for Writes and ReadFroms that wait for the
+	// peer's window.
+	SetWriteDeadline(at time.Time) error
 	// CloseWrite half-closes: the peer reads io.EOF, reading here goes on.
 	CloseWrite() error
 	// Reset aborts both directions; the peer sees ErrReset.

@@ -1,6 +1,9 @@
 package h2
 
-import "math"
+import (
+	"math"
+	"os"
+)
 
 // The sending windows: a stream's and the tunnel's, all under tunnel.mu.
 
@@ -21,6 +24,8 @@ func (s *stream) awaitWindowLocked() error {
 		switch {
 		case s.serr != nil:
 			return s.serr
+		case s.writeBy.passed:
+			return os.ErrDeadlineExceeded
 		case s.sendWindow > 0 && t.sendWindow > 0:
 			return nil
 		case s.sendWindow > 0 && !s.starved:

@@ -2,6 +2,7 @@ package h2
 
 import (
 	"io"
+	"os"
 	"syscall"
 
 	"golang.org/x/net/http2"
@@ -133,6 +134,7 @@ func (s *stream) finished() {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	s.over = true
+	s.readBy.stopLocked()
 	s.rcond.Broadcast()
 }
 
@@ -143,8 +145,11 @@ func (s *stream) Read(p []byte) (int, error) {
 	}
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
-	for s.q.len == 0 {
-		if s.rerr != nil {
+	for s.q.len == 0 || s.readBy.passed {
+		switch {
+		case s.readBy.passed:
+			return 0, os.ErrDeadlineExceeded
+		case s.rerr != nil:
 			return 0, s.rerr
 		}
 		s.rcond.Wait()
@@ -188,8 +193,10 @@ func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 // awaitLocked waits for something in the queue, offering k to the reader
 // meanwhile; rmu is held. io.EOF is the end.
 func (s *stream) awaitLocked(k *sink) error {
-	for s.q.len == 0 {
+	for s.q.len == 0 || s.readBy.passed {
 		switch {
+		case s.readBy.passed:
+			return os.ErrDeadlineExceeded
 		case k != nil && k.err != nil:
 			return k.err
 		case s.rerr != nil:

@@ -26,6 +26,7 @@ type stream struct {
 	window window
 	broken error // why the stream was aborted; nil after an orderly end
 	over   bool  // both halves have ended
+	readBy deadline
 
 	// The sending half, under tunnel.mu; see send.go.
 	scond      sync.Cond // on tunnel.mu
@@ -35,6 +36,7 @@ type stream struct {
 	gotEnd     bool  // the peer did
 	starved    bool  // in tunnel.starved
 	gone       bool  // no longer in tunnel.streams
+	writeBy    deadline
 
 	// A client's: the answer to its CONNECT, under tunnel.mu until answered.
 	response   hbone.Response

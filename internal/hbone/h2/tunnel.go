@@ -269,6 +269,7 @@ func (t *tunnel) ended(s *stream, sent, got bool) {
 	gone := s.sentEnd && s.gotEnd && !s.gone
 	if gone {
 		s.gone = true
+		s.writeBy.stopLocked()
 		delete(t.streams, s.id)
 	}
 	last := t.checkEmptyLocked()
