@@ -13,9 +13,9 @@ VERSION    ?= $(shell git describe --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS    := -s -w -X main.version=$(VERSION)
 GOFILES     = $(shell git ls-files -co --exclude-standard '*.go')
 
-# The definitions that the ambit command embeds; the istio.io/api module of
-# go.mod is their only source.
-CRDS := manifests/crd/files/security.gen.yaml
+# The definitions that the ambit command embeds; the modules istio.io/api and
+# sigs.k8s.io/gateway-api of go.mod are their only sources.
+CRDS := $(addprefix manifests/crd/files/,istio.gen.yaml gateway-standard.gen.yaml gateway-experimental.gen.yaml)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo down preflight check fmt vet unit test e2e soak sabotage bench fuzz conformance images manifests gen tools clean FORCE
@@ -90,8 +90,8 @@ images: ## image archives in build/images; IMAGE_REPO=registry/path pushes them
 manifests: ## render build/manifests for: kubectl apply --server-side -k build/manifests
 	@$(GO) run ./manifests/cmd/manifests -out $(BUILD)/manifests $(if $(IMAGE_REPO),-image-repo $(IMAGE_REPO)) -image-tag $(IMAGE_TAG)
 
-$(CRDS): go.mod manifests/crd/crd.go
-	@$(GO) run ./manifests/cmd/manifests -embed $@
+$(CRDS) &: go.mod manifests/crd/crd.go
+	@$(GO) run ./manifests/cmd/manifests -embed manifests/crd/files
 
 tools: $(BIN)/ambit ## build/bin/ambit, the command-line tool
 

@@ -7,11 +7,15 @@ package manifests
 import (
 	"bytes"
 	"embed"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"text/template"
+
+	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/manifests/crd"
 )
@@ -38,6 +42,9 @@ type Config struct {
 	// NetnsDir is where the node keeps pods' network namespaces:
 	// "/var/run/netns".
 	NetnsDir string
+	// GatewayAPI is the channel of the Gateway API whose definitions are
+	// installed: "standard"; or "experimental", or "none".
+	GatewayAPI string
 }
 
 func (c Config) withDefaults() Config {
@@ -51,6 +58,7 @@ func (c Config) withDefaults() Config {
 		&c.CNIConfDir:  "/etc/cni/net.d",
 		&c.CNIBinDir:   "/opt/cni/bin",
 		&c.NetnsDir:    "/var/run/netns",
+		&c.GatewayAPI:  Standard,
 	} {
 		if *field == "" {
 			*field = value
@@ -59,6 +67,13 @@ func (c Config) withDefaults() Config {
 	c.Repo = strings.TrimSuffix(c.Repo, "/")
 	return c
 }
+
+// The values of Config.GatewayAPI.
+const (
+	Standard     = "standard"
+	Experimental = "experimental"
+	None         = "none"
+)
 
 // Namespace is where everything is installed. It is not configurable: upstream
 // parts find istiod and ztunnel by this name.
@@ -71,28 +86,53 @@ type File struct {
 }
 
 // The files in the order in which they are best applied.
-var order = []string{"namespace.yaml", "crds.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"}
+var order = []string{"namespace.yaml", "crds.yaml", GatewayAPIFile, "istiod.yaml", "cni.yaml", "ztunnel.yaml"}
+
+// GatewayAPIFile has the definitions of the Gateway API, which may belong to
+// somebody else on a cluster; ambit install looks before it applies them.
+const GatewayAPIFile = "gateway-api.yaml"
 
 //go:embed yaml
 var templates embed.FS
 
 // Render gives the files in the order in which they are best applied, last the
-// kustomization that names them. crds are the custom resource definitions.
-func Render(cfg Config, crds []byte) ([]File, error) {
+// kustomization that names them.
+func Render(cfg Config, defs crd.Definitions) ([]File, error) {
 	cfg = cfg.withDefaults()
 	var files []File
 	for _, name := range order {
-		if name == "crds.yaml" {
-			files = append(files, File{name, crds})
-			continue
-		}
-		body, err := renderOne(name, cfg)
+		body, err := renderFile(name, cfg, defs)
 		if err != nil {
 			return nil, err
 		}
-		files = append(files, File{name, body})
+		if body != nil {
+			files = append(files, File{name, body})
+		}
 	}
-	return append(files, kustomization()), nil
+	return append(files, kustomization(files)), nil
+}
+
+// renderFile gives one file, nil for one that is not wanted.
+func renderFile(name string, cfg Config, defs crd.Definitions) ([]byte, error) {
+	switch name {
+	case "crds.yaml":
+		return append([]byte{}, defs.Istio...), nil
+	case GatewayAPIFile:
+		return gatewayAPI(cfg.GatewayAPI, defs)
+	}
+	return renderOne(name, cfg)
+}
+
+func gatewayAPI(channel string, defs crd.Definitions) ([]byte, error) {
+	switch channel {
+	case Standard:
+		return append([]byte{}, defs.Standard...), nil
+	case Experimental:
+		return append([]byte{}, defs.Experimental...), nil
+	case None:
+		return nil, nil
+	}
+	return nil, fmt.Errorf("channel of the Gateway API %q: want %s, %s or %s", channel, Standard, Experimental, None)
 }
 
 func renderOne(name string, cfg Config) ([]byte, error) {
@@ -107,28 +147,31 @@ func renderOne(name string, cfg Config) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-func kustomization() File {
+// kustomizationFile names the others.
+const kustomizationFile = "kustomization.yaml"
+
+func kustomization(files []File) File {
 	var b strings.Builder
 	b.WriteString("# Install with: kubectl apply --server-side -k <this directory>\n")
 	b.WriteString("apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n")
-	for _, name := range order {
-		b.WriteString("- " + name + "\n")
+	for _, f := range files {
+		b.WriteString("- " + f.Name + "\n")
 	}
-	return File{"kustomization.yaml", []byte(b.String())}
+	return File{kustomizationFile, []byte(b.String())}
 }
 
-// Write puts the rendered installation into dir, which it makes.
-func Write(dir string, cfg Config, allCRDs []byte) error {
-	crds, err := crd.Select(allCRDs, crd.Kinds)
-	if err != nil {
-		return err
-	}
-	files, err := Render(cfg, crds)
+// Write puts the rendered installation into dir, which it makes. A file of the
+// Gateway API that an earlier call wrote and this one does not goes.
+func Write(dir string, cfg Config, defs crd.Definitions) error {
+	files, err := Render(cfg, defs)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("making the output directory: %w", err)
+	}
+	if err := os.Remove(filepath.Join(dir, GatewayAPIFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing an old manifest: %w", err)
 	}
 	for _, f := range files {
 		if err := os.WriteFile(filepath.Join(dir, f.Name), f.Body, 0o644); err != nil {
@@ -141,11 +184,20 @@ func Write(dir string, cfg Config, allCRDs []byte) error {
 // Read loads a directory that Write wrote, in the order in which it is best
 // applied.
 func Read(dir string) ([]File, error) {
+	const hint = "reading rendered manifests (write them with `make manifests`): %w"
+	body, err := os.ReadFile(filepath.Join(dir, kustomizationFile))
+	if err != nil {
+		return nil, fmt.Errorf(hint, err)
+	}
+	var list struct{ Resources []string }
+	if err := yaml.Unmarshal(body, &list); err != nil {
+		return nil, fmt.Errorf(hint, err)
+	}
 	var files []File
-	for _, name := range order {
+	for _, name := range list.Resources {
 		body, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
-			return nil, fmt.Errorf("reading rendered manifests (write them with `make manifests`): %w", err)
+			return nil, fmt.Errorf(hint, err)
 		}
 		files = append(files, File{name, body})
 	}

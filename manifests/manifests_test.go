@@ -18,13 +18,19 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/ambit-mesh/ambit/manifests/crd"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
 
 func render(t *testing.T, cfg Config) []File {
 	t.Helper()
-	files, err := Render(cfg, []byte("# the definitions of the istio.io/api module stand here\n"))
+	files, err := Render(cfg, crd.Definitions{
+		Istio:        []byte("# the definitions of the istio.io/api module stand here\n"),
+		Standard:     []byte("# the definitions of the Gateway API's standard channel stand here\n"),
+		Experimental: []byte("# the definitions of the Gateway API's experimental channel stand here\n"),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,10 +106,15 @@ func object(t *testing.T, doc string) any {
 	return obj
 }
 
+// isTemplate is true for a file that we wrote, and false for definitions.
+func isTemplate(name string) bool {
+	return name != "crds.yaml" && name != GatewayAPIFile && name != kustomizationFile
+}
+
 func objects(t *testing.T) []any {
 	var all []any
 	for _, f := range render(t, Config{}) {
-		if f.Name == "crds.yaml" || f.Name == "kustomization.yaml" {
+		if !isTemplate(f.Name) {
 			continue
 		}
 		for doc := range strings.SplitSeq(string(f.Body), "\n---\n") {
@@ -220,7 +231,7 @@ func TestEveryPrivilegeHasItsReason(t *testing.T) {
 	capability := regexp.MustCompile(`^\s+- [A-Z]+_[A-Z_]+\b`)
 	checked := 0
 	for _, name := range order {
-		if name == "crds.yaml" {
+		if !isTemplate(name) {
 			continue
 		}
 		body, err := os.ReadFile(filepath.Join("yaml", name))
@@ -261,20 +272,48 @@ func sameSubject(lines []string, i int) bool {
 
 func TestWriteThenReadGivesTheSameInstallation(t *testing.T) {
 	dir := t.TempDir()
-	crds := []byte("kind: CustomResourceDefinition\nmetadata:\n  name: authorizationpolicies.security.istio.io\n---\nkind: CustomResourceDefinition\nmetadata:\n  name: peerauthentications.security.istio.io\n")
-	if err := Write(dir, Config{Tag: "x"}, crds); err != nil {
-		t.Fatal(err)
-	}
-	got, err := Read(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, f := range got {
-		if f.Name != order[i] || len(f.Body) == 0 {
-			t.Errorf("file %d is %s with %d bytes, want %s", i, f.Name, len(f.Body), order[i])
+	defs := crd.Definitions{Istio: []byte("kind: A\n"), Standard: []byte("kind: B\n"), Experimental: []byte("kind: C\n")}
+	for _, tt := range []struct {
+		channel string
+		want    []string
+		gateway string
+	}{
+		{"", []string{"namespace.yaml", "crds.yaml", "gateway-api.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"}, "kind: B\n"},
+		{Experimental, []string{"namespace.yaml", "crds.yaml", "gateway-api.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"}, "kind: C\n"},
+		{None, []string{"namespace.yaml", "crds.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"}, ""},
+	} {
+		if err := Write(dir, Config{Tag: "x", GatewayAPI: tt.channel}, defs); err != nil {
+			t.Fatal(err)
+		}
+		got, err := Read(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		var gateway string
+		for _, f := range got {
+			names = append(names, f.Name)
+			if len(f.Body) == 0 {
+				t.Errorf("channel %q: %s is empty", tt.channel, f.Name)
+			}
+			if f.Name == GatewayAPIFile {
+				gateway = string(f.Body)
+			}
+		}
+		if diff := cmp.Diff(tt.want, names); diff != "" || gateway != tt.gateway {
+			t.Errorf("channel %q: definitions of the Gateway API are %q, files %s", tt.channel, gateway, diff)
 		}
 	}
 	if _, err := Read(t.TempDir()); err == nil {
 		t.Error("an empty directory was read as an installation")
+	}
+	if _, err := os.Stat(filepath.Join(dir, GatewayAPIFile)); err == nil {
+		t.Error("the definitions of an earlier rendering are still there, and kubectl apply -f would take them")
+	}
+}
+
+func TestAChannelThatDoesNotExistIsAnError(t *testing.T) {
+	if _, err := Render(Config{GatewayAPI: "nightly"}, crd.Definitions{}); err == nil || !strings.Contains(err.Error(), "want standard, experimental or none") {
+		t.Errorf("got %v", err)
 	}
 }

@@ -114,7 +114,12 @@ func TestHelpNamesEverySubcommandAndChangesNothing(t *testing.T) {
 
 func TestDryRunPrintsWhatWouldBeApplied(t *testing.T) {
 	dir := t.TempDir()
-	for i, f := range []string{"namespace.yaml", "crds.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"} {
+	files := []string{"namespace.yaml", "crds.yaml", "istiod.yaml", "cni.yaml", "ztunnel.yaml"}
+	list := "kind: Kustomization\nresources: [" + strings.Join(files, ", ") + "]\n"
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte(list), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i, f := range files {
 		if err := os.WriteFile(filepath.Join(dir, f), fmt.Appendf(nil, "kind: K%d\n", i), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -31,16 +31,17 @@ func (s *source) flags(c *cobra.Command) {
 	f.StringVar(&s.cfg.CNIConfDir, "cni-conf-dir", "", "the nodes' CNI configuration directory (default /etc/cni/net.d)")
 	f.StringVar(&s.cfg.CNIBinDir, "cni-bin-dir", "", "the nodes' CNI binary directory (default /opt/cni/bin)")
 	f.StringVar(&s.cfg.NetnsDir, "netns-dir", "", "the nodes' directory of network namespaces (default /var/run/netns)")
+	f.StringVar(&s.cfg.GatewayAPI, "gateway-api", "", "channel of the Gateway API's definitions: standard, experimental or none (default standard)")
 }
 
 // files are the manifests, rendered or read.
 func (s *source) files() ([]manifests.File, error) {
 	if s.dir == "" {
-		crds, err := crd.Embedded()
+		defs, err := crd.Embedded()
 		if err != nil {
 			return nil, err
 		}
-		return manifests.Render(s.cfg, crds)
+		return manifests.Render(s.cfg, defs)
 	}
 	if s.cfg != (manifests.Config{}) {
 		return nil, usageError{fmt.Errorf("--manifests holds rendered files; give the other settings to `make manifests` instead")}
@@ -57,7 +58,11 @@ func (g *global) installCommand() *cobra.Command {
 		Short: "Put the mesh into the cluster, or bring it up to date",
 		Long: `install applies the manifests on the server's side and waits until every part
 is ready. It may be repeated: it changes what differs. Nothing joins the mesh
-until a namespace or a pod is labelled.`,
+until a namespace or a pod is labelled.
+
+The definitions of the Gateway API are shared with other controllers. Those that
+somebody else installed are left as they are, and so are newer ones; install
+says so, and which kinds are missing then.`,
 		Example: `  ambit install
   ambit install --image-repo registry.example/mesh --image-tag v1
   ambit install --dry-run > mesh.yaml`,
@@ -91,6 +96,9 @@ func (g *global) install(ctx context.Context, out io.Writer, files []manifests.F
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not done after %s", timeout))
 	defer cancel()
+	if objs, err = install.Respect(ctx, cluster, objs, out); err != nil {
+		return err
+	}
 	if err := install.Apply(ctx, cluster, objs, out); err != nil {
 		return err
 	}
@@ -127,18 +135,17 @@ while the proxies still serve, and then deletes everything else. Pods keep
 running; their connections are plain again.
 
 The custom resource definitions stay, and with them your policies: deleting a
-definition deletes its objects. --purge deletes them too. Labels that you set
-on namespaces and pods stay.`,
+definition deletes its objects. --purge deletes them too; those of the Gateway
+API only if they are ambit's own, and then every Gateway and route goes with
+them, whoever serves it. Labels that you set on namespaces and pods stay.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			crds, err := crd.Embedded()
-			if err != nil {
-				if purge {
-					return err // the definitions are exactly what is to be deleted
-				}
-				crds = nil
+			defs, err := crd.Embedded()
+			if err != nil && purge {
+				return err // the definitions are exactly what is to be deleted
 			}
-			files, err := manifests.Render(manifests.Config{}, crds)
+			// The experimental channel has the kinds of both.
+			files, err := manifests.Render(manifests.Config{GatewayAPI: manifests.Experimental}, defs)
 			if err != nil {
 				return err
 			}

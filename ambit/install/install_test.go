@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ambit-mesh/ambit/manifests"
+	"github.com/ambit-mesh/ambit/manifests/crd"
 )
 
 func TestObjectsKeepTheOrderAndDropWhatIsEmpty(t *testing.T) {
@@ -34,7 +35,7 @@ func TestObjectsKeepTheOrderAndDropWhatIsEmpty(t *testing.T) {
 }
 
 func TestTheRealManifestsAreObjects(t *testing.T) {
-	files, err := manifests.Render(manifests.Config{}, nil)
+	files, err := manifests.Render(manifests.Config{}, crd.Definitions{})
 	if err != nil {
 		t.Fatal(err)
 	}

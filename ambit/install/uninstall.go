@@ -30,7 +30,8 @@ const (
 
 // Uninstall takes the mesh out: first every node releases its pods and removes
 // our files, while the proxies still serve; then everything else goes. CRDs
-// stay, and with them the users' policies, unless purge is set.
+// stay, and with them the users' policies, unless purge is set; those of the
+// Gateway API that somebody else installed stay in any case.
 func Uninstall(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured, purge bool, progress io.Writer) error {
 	if err := cleanNodes(ctx, c, progress); err != nil {
 		return err
@@ -38,6 +39,10 @@ func Uninstall(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstr
 	rest := slices.DeleteFunc(slices.Clone(objs), func(o *unstructured.Unstructured) bool {
 		return o.GroupVersionKind().Group == crdGroup && !purge
 	})
+	rest, err := keepForeign(ctx, c, rest)
+	if err != nil {
+		return err
+	}
 	if err := Delete(ctx, c, rest, progress); err != nil {
 		return err
 	}

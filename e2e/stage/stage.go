@@ -42,6 +42,8 @@ type Config struct {
 	// ImageRepo and ImageTag name the images on an existing cluster. Empty
 	// means the names of the archives that are built here.
 	ImageRepo, ImageTag string
+	// GatewayAPI is the channel of the Gateway API. Empty means standard.
+	GatewayAPI string
 	// Images are the images a play needs beside the mesh's own and echo.
 	Images []string
 	// Progress gets a line for every step. Nil means none.
@@ -171,12 +173,13 @@ func (s *Stage) connect(kubeconfig string) error {
 
 // manifests are the mesh's own, for installing and uninstalling.
 func (s *Stage) manifests() ([]manifests.File, error) {
-	file := filepath.Join(s.Checkout, "manifests", "crd", filepath.FromSlash(crd.EmbeddedFile))
-	crds, err := os.ReadFile(file)
+	defs, err := crd.Collect(func(source crd.Source) ([]byte, error) {
+		return os.ReadFile(filepath.Join(s.Checkout, "manifests", "crd", crd.EmbeddedDir, source.Embedded))
+	})
 	if err != nil {
 		return nil, fmt.Errorf("reading the definitions (run `make tools`): %w", err)
 	}
-	return manifests.Render(manifests.Config{Repo: s.cfg.ImageRepo, Tag: s.cfg.ImageTag}, crds)
+	return manifests.Render(manifests.Config{Repo: s.cfg.ImageRepo, Tag: s.cfg.ImageTag, GatewayAPI: s.cfg.GatewayAPI}, defs)
 }
 
 // Install installs the mesh as `ambit install` does.
@@ -195,6 +198,9 @@ func (s *Stage) Install(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 4*time.Minute, errors.New("the mesh was not ready within 4 minutes"))
 	defer cancel()
+	if objs, err = install.Respect(ctx, s.Reach, objs, s.cfg.Progress); err != nil {
+		return err
+	}
 	if err := install.Apply(ctx, s.Reach, objs, io.Discard); err != nil {
 		return err
 	}

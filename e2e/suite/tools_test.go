@@ -235,7 +235,7 @@ func nothingInAPI(ctx context.Context, sc *Scene) error {
 			return fmt.Errorf("pod %s still carries redirection=%s", p.Name, mode)
 		}
 	}
-	return sc.absent(ctx, "/apis/security.istio.io/v1", "/api/v1/namespaces/istio-system", "/apis/rbac.authorization.k8s.io/v1/clusterroles/ambit-istiod",
+	return sc.absent(ctx, "/apis/security.istio.io/v1", "/apis/networking.istio.io/v1", "/apis/gateway.networking.k8s.io/v1", "/api/v1/namespaces/istio-system", "/apis/rbac.authorization.k8s.io/v1/clusterroles/ambit-istiod",
 		"/apis/rbac.authorization.k8s.io/v1/clusterroles/ambit-cni", "/api/v1/namespaces/"+sc.NS+"/configmaps/istio-ca-root-cert")
 }
 

@@ -1,7 +1,7 @@
 // Package crd picks the custom resource definitions that the mesh installs out
-// of the file that the istio.io/api module carries. It owns which kinds those
-// are; it refuses to write or change a definition, because users and upstream
-// tools expect exactly the module's. Called by manifests.
+// of the files that the modules of their authors carry. It owns which kinds
+// those are; it refuses to write or change a definition, because users and
+// upstream tools expect exactly the module's. Called by manifests.
 package crd
 
 import (
@@ -9,25 +9,91 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"sigs.k8s.io/yaml"
 )
 
-// Kinds are the definitions that some part of the mesh reads today. A kind
-// that nothing reads is not installed: an object that is accepted and then
-// ignored would look like protection.
-var Kinds = []string{
-	"authorizationpolicies.security.istio.io",
-	"peerauthentications.security.istio.io",
+// Source is a set of definitions in a module, and what is taken of it.
+type Source struct {
+	// Module has the definitions as files.
+	Module string
+	// Path below the module's root: a file, or a directory of files.
+	Path string
+	// Kinds are what is installed of it: what some part of the mesh reads
+	// today. A kind that nothing reads is not installed: an object that is
+	// accepted and then ignored would look like protection.
+	Kinds []string
+	// Embedded is the file that the build writes before compiling, so that the
+	// ambit command needs no file beside it.
+	Embedded string
 }
 
-// SourceFile is where the module keeps all definitions, below its root.
-const SourceFile = "kubernetes/customresourcedefinitions.gen.yaml"
+// Istio, Standard and Experimental are the sources: Istio's own kinds, and
+// those of the Gateway API in each of its two channels. A cluster has one
+// channel.
+var (
+	Istio = Source{
+		Module: "istio.io/api", Path: "kubernetes/customresourcedefinitions.gen.yaml",
+		Kinds: []string{
+			"authorizationpolicies.security.istio.io",
+			"peerauthentications.security.istio.io",
+			"requestauthentications.security.istio.io",
+			"destinationrules.networking.istio.io",
+			"serviceentries.networking.istio.io",
+		},
+		Embedded: "istio.gen.yaml",
+	}
+	Standard = Source{
+		Module: "sigs.k8s.io/gateway-api", Path: "config/crd/standard",
+		Kinds: gatewayKinds, Embedded: "gateway-standard.gen.yaml",
+	}
+	Experimental = Source{
+		Module: "sigs.k8s.io/gateway-api", Path: "config/crd/experimental",
+		Kinds: append(append([]string{}, gatewayKinds...),
+			"xmeshes.gateway.networking.x-k8s.io",
+			"xbackendtrafficpolicies.gateway.networking.x-k8s.io"),
+		Embedded: "gateway-experimental.gen.yaml",
+	}
+)
 
-// EmbeddedFile is what the build writes before compiling, so that the ambit
-// command needs no file beside it.
-const EmbeddedFile = "files/security.gen.yaml"
+// gatewayKinds are in both channels, with more fields in the experimental one.
+var gatewayKinds = []string{
+	"gatewayclasses.gateway.networking.k8s.io",
+	"gateways.gateway.networking.k8s.io",
+	"httproutes.gateway.networking.k8s.io",
+	"grpcroutes.gateway.networking.k8s.io",
+	"tlsroutes.gateway.networking.k8s.io",
+	"tcproutes.gateway.networking.k8s.io",
+	"referencegrants.gateway.networking.k8s.io",
+}
+
+// Sources lists every source.
+func Sources() []Source { return []Source{Istio, Standard, Experimental} }
+
+// Definitions are the picked documents of every source.
+type Definitions struct{ Istio, Standard, Experimental []byte }
+
+// Collect gathers what read gives of every source.
+func Collect(read func(Source) ([]byte, error)) (Definitions, error) {
+	var d Definitions
+	for _, part := range []struct {
+		of Source
+		to *[]byte
+	}{{Istio, &d.Istio}, {Standard, &d.Standard}, {Experimental, &d.Experimental}} {
+		b, err := read(part.of)
+		if err != nil {
+			return Definitions{}, err
+		}
+		*part.to = b
+	}
+	return d, nil
+}
+
+// EmbeddedDir is where the files of Source.Embedded stand, below this package.
+const EmbeddedDir = "files"
 
 //go:embed files
 var embedded embed.FS
@@ -37,12 +103,44 @@ var embedded embed.FS
 var ErrNotBuiltIn = errors.New("this binary was built without the custom resource definitions; build it with `make build/bin/ambit`, or give --manifests the directory written by `make manifests`")
 
 // Embedded returns the definitions compiled into this binary.
-func Embedded() ([]byte, error) {
-	b, err := embedded.ReadFile(EmbeddedFile)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrNotBuiltIn
+func Embedded() (Definitions, error) {
+	return Collect(func(s Source) ([]byte, error) {
+		b, err := embedded.ReadFile(EmbeddedDir + "/" + s.Embedded)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrNotBuiltIn
+		}
+		return b, err
+	})
+}
+
+// Read picks a source's kinds out of its module, which lies in dir.
+func (s Source) Read(dir string) ([]byte, error) {
+	files, err := s.files(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading custom resource definitions: %w", err)
 	}
-	return b, err
+	var all strings.Builder
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, fmt.Errorf("reading custom resource definitions: %w", err)
+		}
+		all.WriteString("\n---\n" + string(b))
+	}
+	return Select([]byte(all.String()), s.Kinds)
+}
+
+// files are the source's files: its Path, or what is in it.
+func (s Source) files(dir string) ([]string, error) {
+	root := filepath.Join(dir, filepath.FromSlash(s.Path))
+	info, err := os.Stat(root)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		return []string{root}, nil
+	}
+	return filepath.Glob(filepath.Join(root, "*.yaml"))
 }
 
 // Select returns the documents of all that define the given kinds, in the

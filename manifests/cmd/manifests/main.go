@@ -17,8 +17,7 @@ import (
 func main() {
 	var cfg manifests.Config
 	out := flag.String("out", "build/manifests", "directory to write")
-	crds := flag.String("crds", "", "file of custom resource definitions (default: the one of the istio.io/api module)")
-	embed := flag.String("embed", "", "write only the definitions to this file, for the ambit command to embed")
+	embed := flag.String("embed", "", "write only the definitions to this directory, for the ambit command to embed")
 	flag.StringVar(&cfg.Repo, "image-repo", "", "prefix of image names (default localhost/ambit)")
 	flag.StringVar(&cfg.Tag, "image-tag", "", "image tag (default dev)")
 	flag.StringVar(&cfg.PullPolicy, "pull-policy", "", "imagePullPolicy (default IfNotPresent)")
@@ -28,47 +27,50 @@ func main() {
 	flag.StringVar(&cfg.CNIConfDir, "cni-conf-dir", "", "the nodes' CNI configuration directory (default /etc/cni/net.d)")
 	flag.StringVar(&cfg.CNIBinDir, "cni-bin-dir", "", "the nodes' CNI binary directory (default /opt/cni/bin)")
 	flag.StringVar(&cfg.NetnsDir, "netns-dir", "", "the nodes' directory of network namespaces (default /var/run/netns)")
+	flag.StringVar(&cfg.GatewayAPI, "gateway-api", "", "channel of the Gateway API's definitions: standard, experimental or none (default standard)")
 	flag.Parse()
-	if err := write(*out, *embed, *crds, cfg); err != nil {
+	if err := write(*out, *embed, cfg); err != nil {
 		fmt.Fprintln(os.Stderr, "manifests:", err)
 		os.Exit(1)
 	}
 }
 
-func write(out, embed, crdFile string, cfg manifests.Config) error {
-	all, err := definitions(crdFile)
+func write(out, embed string, cfg manifests.Config) error {
+	if embed != "" {
+		return writeEmbedded(embed)
+	}
+	defs, err := crd.Collect(fromModule)
 	if err != nil {
 		return err
 	}
-	if embed != "" {
-		picked, err := crd.Select(all, crd.Kinds)
-		if err != nil {
-			return err
-		}
-		return os.WriteFile(embed, picked, 0o644)
-	}
-	if err := manifests.Write(out, cfg, all); err != nil {
+	if err := manifests.Write(out, cfg, defs); err != nil {
 		return err
 	}
 	fmt.Printf("wrote %s; install with: kubectl apply --server-side -k %s\n", out, out)
 	return nil
 }
 
-// definitions reads the file given, or the one in the module cache.
-func definitions(file string) ([]byte, error) {
-	if file == "" {
-		if out, err := exec.Command("go", "mod", "download", "istio.io/api").CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("downloading istio.io/api: %w: %s", err, out)
-		}
-		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/api").Output()
+func writeEmbedded(dir string) error {
+	for _, s := range crd.Sources() {
+		picked, err := fromModule(s)
 		if err != nil {
-			return nil, fmt.Errorf("finding the istio.io/api module: %w", err)
+			return err
 		}
-		file = filepath.Join(strings.TrimSpace(string(dir)), crd.SourceFile)
+		if err := os.WriteFile(filepath.Join(dir, s.Embedded), picked, 0o644); err != nil {
+			return err
+		}
 	}
-	b, err := os.ReadFile(file)
+	return nil
+}
+
+// fromModule reads the definitions in the module cache.
+func fromModule(s crd.Source) ([]byte, error) {
+	if out, err := exec.Command("go", "mod", "download", s.Module).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("downloading %s: %w: %s", s.Module, err, out)
+	}
+	dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", s.Module).Output()
 	if err != nil {
-		return nil, fmt.Errorf("reading custom resource definitions: %w", err)
+		return nil, fmt.Errorf("finding the module %s: %w", s.Module, err)
 	}
-	return b, nil
+	return s.Read(strings.TrimSpace(string(dir)))
 }
