@@ -28,7 +28,7 @@ func writeArchive(t *tree, img Image, out, work string) error {
 	if err != nil {
 		return err
 	}
-	ref, err := name.NewTag(Ref(Prefix, img.Name))
+	ref, err := name.NewTag(img.reference())
 	if err != nil {
 		return err
 	}

@@ -129,7 +129,7 @@ func buildOne(ctx context.Context, cfg Config, work string, img Image) error {
 	if err := writeArchive(t, img, out, work); err != nil {
 		return err
 	}
-	cfg.Log.Info("image built", "image", Ref(Prefix, img.Name), "took", time.Since(began).Round(10*time.Millisecond))
+	cfg.Log.Info("image built", "image", img.reference(), "took", time.Since(began).Round(10*time.Millisecond))
 	return os.WriteFile(stamp, []byte(key), 0o644)
 }
 

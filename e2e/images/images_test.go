@@ -3,6 +3,7 @@ package images
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log"
@@ -264,7 +265,7 @@ func TestTheTableIsSound(t *testing.T) {
 		if len(img.Entrypoint) == 0 {
 			t.Errorf("%s starts nothing", img.Name)
 		}
-		if _, err := name.NewTag(Ref(Prefix, img.Name), name.StrictValidation); err != nil {
+		if _, err := name.NewTag(img.reference(), name.StrictValidation); err != nil {
 			t.Errorf("%s: %v", img.Name, err)
 		}
 		for path, pkg := range img.Go {
@@ -272,6 +273,32 @@ func TestTheTableIsSound(t *testing.T) {
 				t.Errorf("%s: %s from %s", img.Name, path, pkg)
 			}
 		}
+	}
+}
+
+func TestAnImageCanHaveTheReferenceThatOthersUse(t *testing.T) {
+	dir := t.TempDir()
+	img := Image{Name: "sample", Reference: "registry.example/team/sample:v1", Entrypoint: []string{"/x"}}
+	archive := filepath.Join(dir, "sample.tar")
+	if err := writeArchive(newTree(img.Name), img, archive, dir); err != nil {
+		t.Fatal(err)
+	}
+	tag, err := name.NewTag(img.Reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tarball.ImageFromPath(archive, &tag); err != nil {
+		t.Errorf("it is not there under its reference: %v", err)
+	}
+}
+
+func TestTheCertificateIsAlwaysTheSameAndBelongsToItsKey(t *testing.T) {
+	files := selfSigned("c", "k")
+	if diff := cmp.Diff(files, selfSigned("c", "k")); diff != "" {
+		t.Errorf("the second one differs: %s", diff)
+	}
+	if _, err := tls.X509KeyPair([]byte(files["c"]), []byte(files["k"])); err != nil {
+		t.Error(err)
 	}
 }
 

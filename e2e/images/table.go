@@ -6,6 +6,9 @@ import "fmt"
 type Image struct {
 	// Name is the last part of the image's reference.
 	Name string
+	// Reference is the whole one, of an image that manifests of others name.
+	// Empty means Name below Prefix.
+	Reference string `json:",omitempty"`
 	// Version is linked into the Go programs as main.version and told in a
 	// label. In the table any value asks for it; Build puts the real one in.
 	Version string
@@ -44,6 +47,14 @@ const Tag = "dev"
 // Ref is the reference of an image below a prefix.
 func Ref(prefix, name string) string { return fmt.Sprintf("%s/%s:%s", prefix, name, Tag) }
 
+// reference is what the image is called in its archive.
+func (img Image) reference() string {
+	if img.Reference != "" {
+		return img.Reference
+	}
+	return Ref(Prefix, img.Name)
+}
+
 // goImage is the common case: one static program, alone.
 func goImage(name, pkg, user string) Image {
 	path := "/" + name
@@ -81,7 +92,26 @@ func System() []Image {
 
 // Test lists the images of programs that tests run as pods.
 func Test() []Image {
-	return []Image{goImage("echo", "./e2e/echo/cmd/echo", ""), nginx(), redis(), postgres()}
+	return []Image{goImage("echo", "./e2e/echo/cmd/echo", ""), advanced(), nginx(), redis(), postgres()}
+}
+
+// Advanced is the reference of the image that the manifests of the conformance
+// suite name; ours stands in its place.
+const Advanced = "registry.k8s.io/gateway-api/echo-advanced:v1.5.1"
+
+// advanced has the suite's client beside its server, and the certificate that
+// the suite's manifests tell the server to use.
+func advanced() Image {
+	return Image{
+		Name: "echo-advanced", Reference: Advanced,
+		Go: map[string]string{
+			"/usr/local/bin/server": "./e2e/advanced/cmd/server",
+			"/usr/local/bin/client": "./e2e/advanced/cmd/client",
+		},
+		Files:      selfSigned("/cert.crt", "/cert.key"),
+		Env:        []string{"PATH=/usr/local/bin"},
+		Entrypoint: []string{"/usr/local/bin/server"},
+	}
 }
 
 // All lists every image.

@@ -42,7 +42,9 @@ func run(cfg images.Config, prefix, tag string) error {
 	if prefix != "" && len(cfg.Names) == 0 {
 		// The tests' own images go along, so that tests run on the cluster of KUBECONFIG.
 		for _, img := range append(images.Product(), images.Test()...) {
-			cfg.Names = append(cfg.Names, img.Name)
+			if img.Reference == "" { // else manifests of others name the image where its authors keep it
+				cfg.Names = append(cfg.Names, img.Name)
+			}
 		}
 	}
 	archives, err := images.Build(ctx, cfg)
