@@ -94,3 +94,15 @@ func (s *Service) Port(p uint16) (Port, bool) {
 	}
 	return Port{}, false
 }
+
+// Target maps a service port to that of an endpoint: by the endpoint's own
+// map, else by the service's. 0 means that it does not serve the port.
+func (s *Service) Target(ports []Port, port uint16) uint16 {
+	for _, p := range ports {
+		if p.Service == port && p.Target != 0 {
+			return p.Target
+		}
+	}
+	p, _ := s.Port(port)
+	return p.Target
+}

@@ -55,7 +55,7 @@ func (o *outbound) consider(s *mesh.Service, e *view.Endpoint, port uint16, gate
 	if !ok {
 		return c, 0, false
 	}
-	rank, ok := o.rank(s.LoadBalancing, e.Workload)
+	rank, ok := s.LoadBalancing.Rank(o.src, e.Workload)
 	if !ok {
 		why.far = true
 	}
@@ -65,7 +65,7 @@ func (o *outbound) consider(s *mesh.Service, e *view.Endpoint, port uint16, gate
 // usable makes a candidate whatever its locality.
 func (o *outbound) usable(s *mesh.Service, e *view.Endpoint, port uint16, gateway bool, why *excuse) (candidate, bool) {
 	w := e.Workload
-	target := targetPort(s, e.Ports, port)
+	target := s.Target(e.Ports, port)
 	if target == 0 && gateway && w.AppTunnelPort != 0 {
 		target = port
 	}
@@ -103,18 +103,6 @@ func (o *outbound) tried(c candidate) bool {
 	return slices.Contains(o.avoid, c.at) || c.workload.Tunnel == mesh.TunnelHBONE && slices.Contains(o.avoid, tunnel)
 }
 
-// targetPort maps a service port to an endpoint's: by its own map, else by the
-// service's. 0 means that it does not serve the port.
-func targetPort(s *mesh.Service, ports []mesh.Port, port uint16) uint16 {
-	for _, p := range ports {
-		if p.Service == port && p.Target != 0 {
-			return p.Target
-		}
-	}
-	p, _ := s.Port(port)
-	return p.Target
-}
-
 // addressOf picks one of a workload's addresses: the one dialled if it is its
 // own; else of a family that the service has, preferably the family dialled.
 func (o *outbound) addressOf(s *mesh.Service, w *mesh.Workload) (netip.Addr, bool) {
@@ -132,52 +120,6 @@ func (o *outbound) addressOf(s *mesh.Service, w *mesh.Workload) (netip.Addr, boo
 		}
 	}
 	return found, found.IsValid()
-}
-
-// rank is how well a candidate matches the preference; false rules it out. A
-// leading network scope is a preference of its own: a match outranks every
-// locality, and a mismatch does not end the comparison.
-func (o *outbound) rank(lb mesh.LoadBalancing, w *mesh.Workload) (int, bool) {
-	if lb.Mode != mesh.BalanceStrict && lb.Mode != mesh.BalanceFailover {
-		return 0, true
-	}
-	rank := 0
-	for i, scope := range lb.Preference {
-		switch {
-		case o.near(scope, w):
-			rank++
-			if i == 0 && scope == mesh.ScopeNetwork && lb.Mode == mesh.BalanceFailover {
-				rank += len(lb.Preference) - 1
-			}
-		case lb.Mode == mesh.BalanceStrict:
-			return 0, false
-		case i == 0 && scope == mesh.ScopeNetwork:
-		default:
-			return rank, true
-		}
-	}
-	return rank, true
-}
-
-// near compares literally: both unset is a match.
-func (o *outbound) near(scope mesh.Scope, w *mesh.Workload) bool {
-	a, b := o.src, w
-	switch scope {
-	case mesh.ScopeRegion:
-		return a.Locality.Region == b.Locality.Region
-	case mesh.ScopeZone:
-		return a.Locality.Zone == b.Locality.Zone
-	case mesh.ScopeSubzone:
-		return a.Locality.Subzone == b.Locality.Subzone
-	case mesh.ScopeNode:
-		return a.Node == b.Node
-	case mesh.ScopeCluster:
-		return a.ClusterID == b.ClusterID
-	case mesh.ScopeNetwork:
-		return a.Network == b.Network
-	case mesh.ScopeUnspecified:
-	}
-	return false
 }
 
 // excuse remembers why endpoints were passed over, to name the first cause

@@ -124,7 +124,7 @@ func portOfHost(v *view.View, local *mesh.Workload, host string, port uint16) (*
 		}
 		return nil, 0, fmt.Errorf("the destination is no endpoint of service %s", s.Key())
 	}
-	target := targetPort(s, ports, port)
+	target := s.Target(ports, port)
 	if target == 0 {
 		return nil, 0, fmt.Errorf("the destination does not serve port %d of service %s", port, s.Key())
 	}
@@ -151,7 +151,7 @@ func serviceOfPort(v *view.View, local *mesh.Workload, port uint16) *mesh.Servic
 			continue
 		}
 		for _, p := range ports {
-			if p.Target == port || p.Target == 0 && targetPort(s, ports, p.Service) == port {
+			if p.Target == port || p.Target == 0 && s.Target(ports, p.Service) == port {
 				found = s
 			}
 		}
