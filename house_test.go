@@ -229,7 +229,7 @@ func TestImportsFollowTheTable(t *testing.T) {
 var pure = []string{
 	"internal/mesh", "internal/spiffe", "internal/policy",
 	"istiod-lite/translate", "istiod-lite/snapshot",
-	"ztunnel/route", "cni/enrol", "waypoint/match",
+	"ztunnel/route", "cni/enrol", "waypoint/match", "waypoint/circuit",
 }
 
 // impure is what a rule may not even import.

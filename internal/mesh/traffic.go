@@ -57,8 +57,11 @@ type Balancer struct {
 	Hash HashKey
 	// Warmup ramps a new endpoint's share up; zero does not.
 	Warmup time.Duration
-	// Localities, if not empty, shares traffic by the client's region/zone.
-	Failover []LocalityFailover
+	// PreferLocal prefers endpoints of the waypoint's region, zone and subzone,
+	// in a service that has no preference of its own; Failover names the region
+	// that comes next.
+	PreferLocal bool
+	Failover    []LocalityFailover
 	// NoLocality switches preference by locality off.
 	NoLocality bool
 }
@@ -89,7 +92,8 @@ type Connections struct {
 }
 
 // Outlier is when an endpoint is taken for sick. Zeros are the defaults that
-// waypoint/balance documents; Off switches it off.
+// waypoint/circuit documents; a negative threshold switches that one off, Off
+// the whole.
 type Outlier struct {
 	Off                  bool
 	Consecutive5xx       int
