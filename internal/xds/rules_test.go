@@ -30,7 +30,7 @@ func say(out []response) []string {
 		if r.empty() {
 			continue
 		}
-		line := map[string]string{TypeAuthorization: "policies", TypeAddress: "workloads"}[r.typ]
+		line := map[string]string{TypeAuthorization: "policies", TypeAddress: "workloads", TypeWaypoint: "waypoint"}[r.typ]
 		for _, u := range r.upserts {
 			line += " +" + u.Name
 		}
@@ -90,12 +90,26 @@ func TestPushOrder(t *testing.T) {
 				got := steps(order, map[string]*Delta{
 					TypeAuthorization: diff(TypeAuthorization, tt.oldPolicies, tt.newPolicies, narrows),
 					TypeAddress:       diff(TypeAddress, tt.oldAddresses, tt.newAddresses, narrows),
-				})
+				}, func(typ, _ string) bool { return typ == TypeAuthorization })
 				if d := cmp.Diff(tt.want, say(got)); d != "" {
 					t.Errorf("asked in order %v:\n%s", order, d)
 				}
 			}
 		})
+	}
+}
+
+func TestWhatRefersToAddressesComesAfterThemAndLeavesBefore(t *testing.T) {
+	guard := func(_, name string) bool { return strings.HasPrefix(name, "guard") }
+	deltas := map[string]*Delta{
+		TypeWaypoint: diff(TypeWaypoint, set(res("route1", ""), res("guard1", "")), set(res("route2", ""), res("guard2", "")), nil),
+		TypeAddress:  diff(TypeAddress, set(res("v", "")), set(res("w", "")), nil),
+	}
+	for _, order := range [][]string{{TypeWaypoint, TypeAddress}, {TypeAddress, TypeWaypoint}} {
+		want := []string{"waypoint +guard2", "workloads +w", "waypoint +route2 -route1", "workloads -v", "waypoint -guard1"}
+		if d := cmp.Diff(want, say(steps(order, deltas, guard))); d != "" {
+			t.Errorf("asked in order %v:\n%s", order, d)
+		}
 	}
 }
 

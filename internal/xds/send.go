@@ -12,8 +12,7 @@ import (
 )
 
 // push brings every subscription to the newest snapshot, in the order that
-// never leaves a workload without its policy: new policies, then everything
-// else, then policies that narrow or go away.
+// never leaves anything without its guards: see steps.
 func (c *session) push() error {
 	snap := c.srv.cfg.Source.Snapshot(c.peer)
 	if snap == nil || len(c.order) == 0 {
@@ -29,7 +28,7 @@ func (c *session) push() error {
 		deltas[typ] = c.delta(sub, snap)
 		sent = sent || !deltas[typ].empty()
 	}
-	for _, step := range steps(c.order, deltas) {
+	for _, step := range steps(c.order, deltas, c.guards) {
 		if err := c.send(c.subs[step.typ], snap.Generation, step); err != nil {
 			return err
 		}
@@ -45,39 +44,67 @@ func (c *session) push() error {
 	return nil
 }
 
+// guards says what goes before everything else and leaves after it. What a
+// client gets for the first time goes there too: a type counts as received with
+// its first message.
+func (c *session) guards(typ, name string) bool {
+	return c.subs[typ].owed || c.srv.cfg.Guards(typ, name)
+}
+
 // response is one message of a push.
 type response struct {
 	typ     string
 	upserts []*Resource
 	removed []string
-	// last is set on the type's final message of the push.
-	last bool
 }
 
 func (r response) empty() bool { return len(r.upserts)+len(r.removed) == 0 }
 
-// steps orders a push. It is pure.
-func steps(order []string, deltas map[string]*Delta) []response {
-	var out []response
-	policies := deltas[TypeAuthorization]
-	if policies != nil {
-		out = append(out, response{typ: TypeAuthorization, upserts: policies.Upserts})
-	}
+// steps orders a push: new guards, then addresses, then what refers to them,
+// then the end of addresses, then guards that narrow or go away. Every type has
+// a message, even an empty one. It is pure.
+func steps(order []string, deltas map[string]*Delta, guards func(typ, name string) bool) []response {
+	var before, refer, after []response
 	for _, typ := range order {
-		if d := deltas[typ]; d != nil && typ != TypeAuthorization {
-			upserts := append(slices.Clip(d.Upserts), d.late...)
-			out = append(out, response{typ: typ, upserts: upserts, removed: d.Removed, last: true})
+		d := deltas[typ]
+		if d == nil || typ == TypeAddress {
+			continue
 		}
+		first, rest := response{typ: typ}, response{typ: typ}
+		end := response{typ: typ, upserts: d.late}
+		for _, u := range d.Upserts {
+			to := &rest
+			if guards(typ, u.Name) {
+				to = &first
+			}
+			to.upserts = append(to.upserts, u)
+		}
+		for _, name := range d.Removed {
+			to := &rest
+			if guards(typ, name) {
+				to = &end
+			}
+			to.removed = append(to.removed, name)
+		}
+		before, refer, after = append(before, first), nonEmpty(refer, rest), nonEmpty(after, end)
 	}
-	if policies != nil {
-		end := response{typ: TypeAuthorization, upserts: policies.late, removed: policies.Removed, last: true}
-		if end.empty() {
-			out[0].last = true
+	if d := deltas[TypeAddress]; d != nil {
+		here := response{typ: TypeAddress, upserts: append(slices.Clip(d.Upserts), d.late...)}
+		if len(refer) == 0 {
+			here.removed = d.Removed
 		} else {
-			out = append(out, end)
+			refer = nonEmpty(refer, response{typ: TypeAddress, removed: d.Removed})
 		}
+		before = append(before, here)
 	}
-	return out
+	return slices.Concat(before, refer, after)
+}
+
+func nonEmpty(list []response, r response) []response {
+	if r.empty() {
+		return list
+	}
+	return append(list, r)
 }
 
 // send writes one message unless it would say nothing and nothing is owed.

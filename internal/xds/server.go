@@ -16,6 +16,9 @@ import (
 type Peer struct {
 	// ID, Node and Cluster are the client's own words.
 	ID, Node, Cluster string
+	// Gateway is the name of the Gateway that a waypoint serves; its namespace
+	// is the caller's. Empty for other clients.
+	Gateway string
 	// Caller is the authenticated name.
 	Caller string
 	// Addr is where it connected from.
@@ -50,6 +53,9 @@ type ServerConfig struct {
 	// name it arrived, because it would otherwise apply to fewer of them for
 	// a moment; nil never waits.
 	Late LateFunc
+	// Guards says which resources protect others: they arrive before those, and
+	// leave after them; nil is every policy (TypeAuthorization).
+	Guards func(typ, name string) bool
 	// Hold is how long the first answer waits for the client to have asked
 	// for policies and workloads both, so that they can be ordered; 0 is 1 s.
 	Hold time.Duration
@@ -78,6 +84,9 @@ type Server struct {
 func NewServer(cfg ServerConfig) *Server {
 	if cfg.Hold == 0 {
 		cfg.Hold = time.Second
+	}
+	if cfg.Guards == nil {
+		cfg.Guards = func(typ, _ string) bool { return typ == TypeAuthorization }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.Default()
@@ -157,5 +166,6 @@ func peerOf(n *core.Node, caller, addr string) Peer {
 	fields := n.GetMetadata().GetFields()
 	p.Node = fields["NODE_NAME"].GetStringValue()
 	p.Cluster = fields["CLUSTER_ID"].GetStringValue()
+	p.Gateway = fields[MetadataGateway].GetStringValue()
 	return p
 }

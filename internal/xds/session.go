@@ -165,9 +165,10 @@ func (c *session) drain() error {
 	}
 }
 
-// complete reports whether the client asked for both types that must be ordered.
+// complete reports whether the client asked for the types that must be ordered:
+// addresses and what guards them.
 func (c *session) complete() bool {
-	return c.subs[TypeAuthorization] != nil && c.subs[TypeAddress] != nil
+	return c.subs[TypeAddress] != nil && (c.subs[TypeAuthorization] != nil || c.subs[TypeWaypoint] != nil)
 }
 
 // ended is the handler's result once the client's side is over.

@@ -3,6 +3,7 @@ package xds
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -102,6 +103,7 @@ func (c *Client) consume(ctx context.Context, stream clientStream, out chan<- *d
 // the response is rejected here.
 func parse(resp *discovery.DeltaDiscoveryResponse) (Update, []Rejection) {
 	u := Update{Type: resp.GetTypeUrl(), Removed: resp.GetRemovedResources()}
+	u.Generation, _ = strconv.ParseUint(resp.GetSystemVersionInfo(), 10, 64)
 	var bad []Rejection
 	for _, r := range resp.GetResources() {
 		body := r.GetResource()

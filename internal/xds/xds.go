@@ -10,7 +10,14 @@ import "context"
 const (
 	TypeAddress       = "type.googleapis.com/istio.workload.Address"
 	TypeAuthorization = "type.googleapis.com/istio.security.Authorization"
+	// TypeWaypoint is ours: what only waypoints need, one resource for each
+	// route, policy, and so on, told apart by the names (internal/wire).
+	TypeWaypoint = "type.googleapis.com/ambit.waypoint.Resource"
 )
+
+// MetadataGateway is the key of node metadata in which a waypoint names its
+// Gateway.
+const MetadataGateway = "GATEWAY_NAME"
 
 // Resource is one named resource in its wire form.
 type Resource struct {
@@ -28,9 +35,12 @@ type Resource struct {
 
 // Update is one response as the client got it.
 type Update struct {
-	Type    string
-	Upserts []Resource
-	Removed []string
+	Type string
+	// Generation is the server's newest when it sent this; 0 if it counts in
+	// another way.
+	Generation uint64
+	Upserts    []Resource
+	Removed    []string
 }
 
 // Rejection is one resource the client would not take, with the reason that

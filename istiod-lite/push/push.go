@@ -10,6 +10,8 @@ import (
 	"context"
 	"log/slog"
 	"maps"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,10 +38,11 @@ type Config struct {
 // Pusher serves the newest published model.
 type Pusher struct {
 	server *xds.Server
-	now    atomic.Pointer[xds.Snapshot]
+	now    atomic.Pointer[state]
 
 	// Publish's goroutine only.
 	last       *snapshot.Ztunnel
+	waypoints  *snapshot.Waypoints
 	generation uint64
 }
 
@@ -47,7 +50,7 @@ type Pusher struct {
 func New(cfg Config) *Pusher {
 	p := &Pusher{}
 	p.server = xds.NewServer(xds.ServerConfig{
-		Source: current{p}, Authenticate: cfg.Authenticate, Late: snapshot.Late,
+		Source: current{p}, Authenticate: cfg.Authenticate, Late: snapshot.Late, Guards: snapshot.Guards,
 		Identifier: cfg.Identifier, Observer: cfg.Observer, Logger: cfg.Logger,
 	})
 	return p
@@ -60,16 +63,44 @@ func (p *Pusher) Register(g grpc.ServiceRegistrar) { p.server.Register(g) }
 // is when its earliest change was seen. It does not wait for clients, and
 // reports the generation that holds the model.
 func (p *Pusher) Publish(m mesh.Model, changed time.Time) (generation uint64) {
-	next := snapshot.ForZtunnels(p.last, m)
-	if p.last != nil && same(p.last, next) {
-		p.last = next
+	next, waypoints := snapshot.ForZtunnels(p.last, m), snapshot.ForWaypoints(p.waypoints, m)
+	old, oldWaypoints := p.last, p.waypoints
+	p.last, p.waypoints = next, waypoints
+	if old != nil && same(old, next) && waypoints.Same(oldWaypoints) {
 		return p.generation
 	}
-	p.last = next
 	p.generation++
-	p.now.Store(&xds.Snapshot{Generation: p.generation, Changed: changed, Types: next.Types})
+	p.now.Store(&state{
+		generation: p.generation, changed: changed, addresses: next.Types[xds.TypeAddress], waypoints: waypoints,
+		ztunnels: &xds.Snapshot{Generation: p.generation, Changed: changed, Types: next.Types},
+		of:       map[snapshot.Gateway]*xds.Snapshot{},
+	})
 	p.server.Notify()
 	return p.generation
+}
+
+// state is one generation: what each kind of client holds in it.
+type state struct {
+	generation uint64
+	changed    time.Time
+	addresses  xds.Resources
+	waypoints  *snapshot.Waypoints
+	ztunnels   *xds.Snapshot
+
+	mu sync.Mutex
+	of map[snapshot.Gateway]*xds.Snapshot // of waypoints that asked
+}
+
+// waypoint is what one waypoint holds, the same for all of its replicas.
+func (s *state) waypoint(g snapshot.Gateway) *xds.Snapshot {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of[g] == nil {
+		s.of[g] = &xds.Snapshot{Generation: s.generation, Changed: s.changed, Types: map[string]xds.Resources{
+			xds.TypeAddress: s.addresses, xds.TypeWaypoint: s.waypoints.Of(g),
+		}}
+	}
+	return s.of[g]
 }
 
 // same compares by pointers: what did not change keeps its own.
@@ -83,8 +114,20 @@ func (p *Pusher) Status() []xds.ClientStatus { return p.server.Status() }
 // Close ends all streams.
 func (p *Pusher) Close() { p.server.Close() }
 
-// current is the Source of the server. Every ztunnel holds the whole mesh.
+// current is the Source of the server. Every ztunnel holds the whole mesh at
+// L4; a waypoint holds its addresses, and routes and policies of its own.
 type current struct{ p *Pusher }
 
-// Snapshot implements xds.Source.
-func (c current) Snapshot(xds.Peer) *xds.Snapshot { return c.p.now.Load() }
+// Snapshot implements xds.Source. A waypoint's Gateway is in the namespace of
+// the account that it proved to have, so none can read another's.
+func (c current) Snapshot(peer xds.Peer) *xds.Snapshot {
+	now := c.p.now.Load()
+	switch {
+	case now == nil:
+		return nil
+	case peer.Gateway == "":
+		return now.ztunnels
+	}
+	namespace, _, _ := strings.Cut(peer.Caller, "/")
+	return now.waypoint(snapshot.Gateway{Namespace: namespace, Name: peer.Gateway})
+}

@@ -204,3 +204,40 @@ func BenchmarkPublishOneOf10k(b *testing.B) {
 		m = next
 	}
 }
+
+func TestAWaypointIsWhoItsTokenSays(t *testing.T) {
+	m := world(map[string]string{"w": ""}, nil)
+	reviews, wp := mesh.ServiceKey{Namespace: "shop", Hostname: "reviews.shop.svc"}, mesh.ServiceKey{Namespace: "shop", Hostname: "wp.shop.svc"}
+	m.Services = map[mesh.ServiceKey]*mesh.Service{reviews: {Name: "reviews", Namespace: "shop", Hostname: reviews.Hostname, Waypoint: mesh.GatewayAddress{Service: wp}}}
+	k := mesh.RouteKey{Kind: mesh.RouteHTTP, Namespace: "shop", Name: "r"}
+	m.Routes = map[mesh.RouteKey]*mesh.Route{k: {Key: k, Parents: []mesh.RouteParent{{Service: reviews}}}}
+	p := New(Config{Logger: quiet})
+	first := p.Publish(m, time.Now())
+	for _, tt := range []struct {
+		name string
+		peer xds.Peer
+		want int
+	}{
+		{"the waypoint", xds.Peer{Gateway: "wp", Caller: "shop/any"}, 1},
+		{"one that calls itself so in another namespace", xds.Peer{Gateway: "wp", Caller: "evil/wp"}, 0},
+		{"another waypoint", xds.Peer{Gateway: "other", Caller: "shop/any"}, 0},
+		{"a ztunnel", xds.Peer{Caller: "istio-system/ztunnel"}, 0},
+	} {
+		s := current{p}.Snapshot(tt.peer)
+		if got := len(s.Types[xds.TypeWaypoint]); got != tt.want {
+			t.Errorf("%s holds %d routes, want %d", tt.name, got, tt.want)
+		}
+		if len(s.Types[xds.TypeAddress]) != 2 {
+			t.Errorf("%s does not hold the addresses", tt.name)
+		}
+	}
+	if again := p.Publish(m, time.Now()); again != first {
+		t.Errorf("the same model is generation %d after %d", again, first)
+	}
+	changed := *m.Routes[k]
+	changed.Generation = 2
+	m.Routes = map[mesh.RouteKey]*mesh.Route{k: &changed}
+	if again := p.Publish(m, time.Now()); again != first+1 {
+		t.Errorf("a changed route is generation %d after %d", again, first)
+	}
+}

@@ -64,8 +64,12 @@ func (c *change) result() xds.Resources {
 	return c.own()
 }
 
-// put keeps the old resource if the new one came out the same.
+// put keeps the old resource if the new one came out the same; nil is one that
+// this kind of client does not get.
 func (c *change) put(r *xds.Resource) {
+	if r == nil {
+		return
+	}
 	if old := c.old[r.Name]; old != nil && bytes.Equal(old.Body, r.Body) {
 		return
 	}
@@ -89,13 +93,17 @@ func follow[K comparable, T any](c *change, old, now map[K]*T, name func(K) stri
 		return // none is gone
 	}
 	for k := range old {
-		if _, ok := now[k]; !ok {
+		if _, ok := now[k]; !ok && (c.old[name(k)] != nil || c.fresh[name(k)] != nil) {
 			delete(c.own(), name(k))
 		}
 	}
 }
 
+// policy is nil for one that only waypoints enforce.
 func policy(p *mesh.Policy) *xds.Resource {
+	if p.Scope == mesh.ScopeTargets {
+		return nil
+	}
 	return &xds.Resource{Name: p.Key.String(), Body: wire.MarshalPolicy(p)}
 }
 
