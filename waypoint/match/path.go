@@ -1,6 +1,7 @@
 package match
 
 import (
+	"cmp"
 	"errors"
 	"strings"
 )
@@ -29,7 +30,7 @@ var (
 // returned as it is, without an allocation.
 func Normalize(path string) (string, error) {
 	if path == "" || path == "*" {
-		return max(path, "/"), nil
+		return cmp.Or(path, "/"), nil
 	}
 	if path[0] != '/' && path[0] != '\\' {
 		return "", errPathStart

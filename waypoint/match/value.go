@@ -2,7 +2,6 @@ package match
 
 import (
 	"fmt"
-	"net/textproto"
 	"net/url"
 	"regexp"
 	"strings"
@@ -25,7 +24,7 @@ func valueTests(matches []mesh.ValueMatch, header bool) ([]valueTest, error) {
 	for _, m := range matches {
 		t := valueTest{name: m.Name, value: m.Value}
 		if header {
-			t.name = textproto.CanonicalMIMEHeaderKey(m.Name)
+			t.name = canonical(m.Name)
 		}
 		if m.Regex {
 			var err error
