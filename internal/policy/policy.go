@@ -1,26 +1,16 @@
-// Package policy decides at L4 whether a connection may pass (dataplane spec
-// 5.2 and 5.3). It owns the evaluation order and the reason given; it refuses
-// to know where policies come from or which apply to a workload. Called by
-// ztunnel/route and by the waypoint; pure.
+// Package policy decides whether a connection or a request may pass
+// (dataplane spec 5.2 and 5.3, controlplane spec 2.5). It owns the evaluation
+// order, the meaning of every attribute and the reason given; it refuses to
+// know where policies come from or which apply to a workload, to verify tokens
+// and to ask external authorizers: the caller brings their results. Called by
+// ztunnel/route and waypoint/exchange; pure.
 package policy
 
 import (
 	"fmt"
-	"net/netip"
-	"slices"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
-	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
-
-// Connection is what a policy may ask about.
-type Connection struct {
-	// Source is the peer's identity from TLS; zero for plaintext.
-	Source   spiffe.ID
-	SourceIP netip.Addr
-	// Destination is the real upstream: pod address and container port.
-	Destination netip.AddrPort
-}
 
 // Cause is why a verdict is what it is.
 type Cause uint8
@@ -36,9 +26,17 @@ const (
 	CauseDenied
 	// CauseNotAllowed: ALLOW policies apply and none matched.
 	CauseNotAllowed
-	// CauseUnknownPolicy: the workload names a policy that is not known (we
-	// close where upstream opens, dataplane spec 5.1).
+	// CauseUnknownPolicy: a policy is named that is not known (we close where
+	// upstream opens, dataplane spec 5.1).
 	CauseUnknownPolicy
+	// CauseNotAsked: a CUSTOM policy matched, and nobody asked its provider.
+	CauseNotAsked
+	// CauseNoProvider: a CUSTOM policy matched whose provider is not configured.
+	CauseNoProvider
+	// CauseRefused: the provider of a CUSTOM policy said no.
+	CauseRefused
+	// CauseUnanswered: the provider of a CUSTOM policy could not be asked.
+	CauseUnanswered
 )
 
 // Verdict is the decision with the rule that made it. The zero value denies.
@@ -49,8 +47,9 @@ type Verdict struct {
 	Policy mesh.PolicyKey
 	// Rule is the index of the deciding rule within Policy, -1 if none.
 	Rule int
-	// DryRun are the dry-run policies that would have matched.
-	DryRun []mesh.PolicyKey
+	// DryRun are the dry-run policies that would have matched, Audit the AUDIT
+	// policies that matched.
+	DryRun, Audit []mesh.PolicyKey
 }
 
 // String is one line for logs and users.
@@ -66,101 +65,117 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("denied: no ALLOW policy matches (%s applies)", v.Policy)
 	case CauseUnknownPolicy:
 		return fmt.Sprintf("denied: policy %s is not known here yet", v.Policy)
+	case CauseNotAsked:
+		return fmt.Sprintf("denied: the provider of CUSTOM policy %s rule %d was not asked", v.Policy, v.Rule)
+	case CauseNoProvider:
+		return fmt.Sprintf("denied: the provider of CUSTOM policy %s is not configured", v.Policy)
+	case CauseRefused:
+		return fmt.Sprintf("denied by the provider of CUSTOM policy %s rule %d", v.Policy, v.Rule)
+	case CauseUnanswered:
+		return fmt.Sprintf("denied: the provider of CUSTOM policy %s rule %d did not answer", v.Policy, v.Rule)
 	case CauseNone:
 	}
 	return "denied: not evaluated"
 }
 
-// Set is the policies that apply to one workload. Unknown holds keys that the
-// workload lists and nobody has sent: they close.
+// Set is the policies that apply to one workload or service. Unknown holds keys
+// that it lists and nobody has sent: they close.
 type Set struct {
 	Policies []*mesh.Policy
 	Unknown  []mesh.PolicyKey
 }
 
-// Evaluate gives the verdict of s on c: any DENY match closes, an unknown policy
-// closes, then any ALLOW match opens, then ALLOW policies without a
-// match close, then it is open.
-func Evaluate(s Set, c Connection) Verdict {
-	// An address has many forms and a block contains only one of them.
-	c.SourceIP = c.SourceIP.Unmap().WithZone("")
-	c.Destination = netip.AddrPortFrom(c.Destination.Addr().Unmap().WithZone(""), c.Destination.Port())
-	var dry []mesh.PolicyKey
+// Evaluate gives the verdict of s on a connection of which nothing more is
+// known than c.
+func Evaluate(s Set, c Connection) Verdict { return EvaluateRequest(s, Request{Connection: c}) }
+
+// EvaluateRequest gives the verdict of s on a request, or on a connection if it
+// has no HTTP: a CUSTOM match that nobody asked about closes, any DENY match
+// closes, an unknown policy closes, then any ALLOW match opens, then ALLOW
+// policies without a match close, then it is open.
+func EvaluateRequest(s Set, q Request) Verdict {
+	q.tidy()
+	v := Verdict{Rule: -1}
 	var allow, applies *mesh.Policy
 	allowRule := -1
 	for _, p := range s.Policies {
-		rule := matchRules(p.Rules, c)
+		rule := matchRules(p, &q)
 		switch {
 		case p.DryRun:
 			if rule >= 0 {
-				dry = append(dry, p.Key)
+				v.DryRun = append(v.DryRun, p.Key)
 			}
-		case p.Action == mesh.ActionDeny:
-			if rule >= 0 {
-				return Verdict{Cause: CauseDenied, Policy: p.Key, Rule: rule, DryRun: dry}
-			}
-		default:
+		case p.Action == mesh.ActionAllow:
 			applies = p
 			if rule >= 0 && allow == nil {
 				allow, allowRule = p, rule
 			}
+		case rule < 0:
+		case p.Action == mesh.ActionAudit:
+			v.Audit = append(v.Audit, p.Key)
+		case v.Cause == CauseNotAsked: // it comes before every DENY
+		case p.Action == mesh.ActionDeny && v.Cause != CauseDenied:
+			v.Cause, v.Policy, v.Rule = CauseDenied, p.Key, rule
+		case p.Action == mesh.ActionCustom && !q.Asked:
+			v.Cause, v.Policy, v.Rule = CauseNotAsked, p.Key, rule
 		}
 	}
 	switch {
+	case v.Cause != CauseNone:
 	case len(s.Unknown) > 0:
-		return Verdict{Cause: CauseUnknownPolicy, Policy: s.Unknown[0], Rule: -1, DryRun: dry}
+		v.Cause, v.Policy = CauseUnknownPolicy, s.Unknown[0]
 	case allow != nil:
-		return Verdict{Allow: true, Cause: CauseAllowed, Policy: allow.Key, Rule: allowRule, DryRun: dry}
+		v.Allow, v.Cause, v.Policy, v.Rule = true, CauseAllowed, allow.Key, allowRule
 	case applies != nil:
-		return Verdict{Cause: CauseNotAllowed, Policy: applies.Key, Rule: -1, DryRun: dry}
+		v.Cause, v.Policy = CauseNotAllowed, applies.Key
+	default:
+		v.Allow, v.Cause = true, CauseNoPolicy
 	}
-	return Verdict{Allow: true, Cause: CauseNoPolicy, Rule: -1, DryRun: dry}
+	return v
 }
 
-// matchRules is the index of the first rule that matches, or -1.
-func matchRules(rules []mesh.Rule, c Connection) int {
-	return slices.IndexFunc(rules, func(r mesh.Rule) bool {
-		for _, cl := range r.Clauses {
-			if !matchClause(cl, c) {
-				return false
-			}
+// Ask is a CUSTOM policy whose provider must be asked about a request.
+type Ask struct {
+	Policy *mesh.Policy
+	Rule   int
+}
+
+// Verdict is that of an Ask that ends the request, for the cause.
+func (a Ask) Verdict(c Cause) Verdict { return Verdict{Cause: c, Policy: a.Policy.Key, Rule: a.Rule} }
+
+// Asks are the CUSTOM policies that match. The caller asks the provider of
+// each, a policy without one denies, and sets Asked of the request once all
+// have let it pass; only then is it evaluated.
+func Asks(s Set, q Request) []Ask {
+	var out []Ask
+	q.tidy()
+	for _, p := range s.Policies {
+		if p.Action != mesh.ActionCustom || p.DryRun {
+			continue
 		}
-		return true
-	})
+		if rule := matchRules(p, &q); rule >= 0 {
+			out = append(out, Ask{Policy: p, Rule: rule})
+		}
+	}
+	return out
 }
 
-func matchClause(cl mesh.Clause, c Connection) bool {
-	if len(cl.Matches) == 0 {
-		return true
-	}
-	return slices.ContainsFunc(cl.Matches, func(m mesh.Match) bool { return matchOne(&m, c) })
+// Opinion is what one policy by itself says.
+type Opinion struct {
+	Policy mesh.PolicyKey
+	Action mesh.Action
+	DryRun bool
+	// Rule is the first rule that matches, -1 if none does.
+	Rule int
 }
 
-// matchOne is true when m has an attribute and all of its attributes hold.
-func matchOne(m *mesh.Match, c Connection) bool {
-	account := mesh.ServiceAccount{Namespace: c.Source.Namespace, Name: c.Source.ServiceAccount}
-	// Without an identity no principal and no account matches, not even by an
-	// empty text; the namespace is compared as "" (dataplane spec 5.3).
-	known := !c.Source.IsZero()
-	set, ok := false, true
-	attribute(&set, &ok, m.Principals, m.NotPrincipals, func(x mesh.StringMatch) bool { return known && x.Matches(c.Source.Principal()) })
-	attribute(&set, &ok, m.Namespaces, m.NotNamespaces, func(x mesh.StringMatch) bool { return x.Matches(c.Source.Namespace) })
-	attribute(&set, &ok, m.ServiceAccounts, m.NotServiceAccounts, func(x mesh.ServiceAccount) bool { return known && x == account })
-	attribute(&set, &ok, m.SourceIPs, m.NotSourceIPs, func(x netip.Prefix) bool { return x.Contains(c.SourceIP) })
-	attribute(&set, &ok, m.DestinationIPs, m.NotDestinationIPs, func(x netip.Prefix) bool { return x.Contains(c.Destination.Addr()) })
-	attribute(&set, &ok, m.DestinationPorts, m.NotDestinationPorts, func(x uint16) bool { return x == c.Destination.Port() })
-	return set && ok
-}
-
-// attribute folds one attribute's two lists: set when either is non-empty, ok
-// cleared when the positive list has no match or the negative one has any.
-func attribute[T any](set, ok *bool, want, not []T, match func(T) bool) {
-	if len(want) > 0 {
-		*set = true
-		*ok = *ok && slices.ContainsFunc(want, match)
+// Judge gives every policy's own opinion, for explanations; the verdict is
+// EvaluateRequest's.
+func Judge(s Set, q Request) []Opinion {
+	q.tidy()
+	out := make([]Opinion, 0, len(s.Policies))
+	for _, p := range s.Policies {
+		out = append(out, Opinion{Policy: p.Key, Action: p.Action, DryRun: p.DryRun, Rule: matchRules(p, &q)})
 	}
-	if len(not) > 0 {
-		*set = true
-		*ok = *ok && !slices.ContainsFunc(not, match)
-	}
+	return out
 }
