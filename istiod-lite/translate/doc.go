@@ -1,6 +1,7 @@
 // Package translate turns what users wrote and what Kubernetes observed into
 // the mesh's own model: pods and endpoint slices into workloads, services into
-// services, authorization and peer authentication into L4 policies.
+// services, authorization and peer authentication into L4 policies, routes of
+// the Gateway API into routes of waypoints.
 //
 // It owns the meaning of the user's API at L4, and closes where a policy says
 // what L4 cannot see: a DENY is widened, an ALLOW rule is left out, and a
@@ -27,6 +28,27 @@ const (
 	ReasonUnsupportedValue   = "UnsupportedValue"
 	ReasonWaypointAccepted   = "WaypointAccepted"
 	ReasonWaypointIsNotReady = "WaypointIsNotReady"
+)
+
+// Condition types and reasons of a route at one of its parents; the names are
+// the Gateway API's, except the last of each.
+const (
+	TypeAccepted         = "Accepted"
+	TypeResolvedRefs     = "ResolvedRefs"
+	TypePartiallyInvalid = "PartiallyInvalid"
+	// TypeResolvedWaypoints tells whether a waypoint serves the route there.
+	// Istio has it without the domain, and true even where nothing serves.
+	TypeResolvedWaypoints = "istio.io/ResolvedWaypoints"
+
+	ReasonNoMatchingParent      = "NoMatchingParent"
+	ReasonNotAllowedByListeners = "NotAllowedByListeners"
+	ReasonConflicted            = "Conflicted"
+	ReasonIncompatibleFilters   = "IncompatibleFilters"
+	ReasonResolvedRefs          = "ResolvedRefs"
+	ReasonBackendNotFound       = "BackendNotFound"
+	ReasonInvalidKind           = "InvalidKind"
+	ReasonUnsupportedProtocol   = "UnsupportedProtocol"
+	ReasonNoWaypoint            = "NoWaypoint"
 )
 
 // Condition is what the user is told in the status of an object.

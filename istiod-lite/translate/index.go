@@ -65,16 +65,19 @@ func (x selectors) find(namespace string, labels map[string]string) []objects.Ke
 }
 
 // groups are sets of keys under a name, without empty ones.
-type groups[N comparable] map[N]map[objects.Key]bool
+type groups[N comparable] = sets[N, objects.Key]
 
-func (g groups[N]) put(name N, k objects.Key) {
+// sets are sets under a name, without empty ones.
+type sets[N, E comparable] map[N]map[E]bool
+
+func (g sets[N, E]) put(name N, k E) {
 	if g[name] == nil {
-		g[name] = map[objects.Key]bool{}
+		g[name] = map[E]bool{}
 	}
 	g[name][k] = true
 }
 
-func (g groups[N]) del(name N, k objects.Key) {
+func (g sets[N, E]) del(name N, k E) {
 	delete(g[name], k)
 	if len(g[name]) == 0 {
 		delete(g, name)

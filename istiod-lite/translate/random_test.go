@@ -72,7 +72,10 @@ func (c chance) service() *corev1.Service {
 	}
 	s.Spec = corev1.ServiceSpec{
 		Type: corev1.ServiceType(c.of("ClusterIP", "ClusterIP", "ExternalName")), Selector: c.selector(), ClusterIP: c.of("10.96.0.1", "10.96.0.2", "None"),
-		Ports: []corev1.ServicePort{{Name: "http", Port: 80, TargetPort: intstr.FromString(c.of("http", "other"))}},
+		Ports: []corev1.ServicePort{{Name: c.of("http", "tcp", "other"), Port: 80, TargetPort: intstr.FromString(c.of("http", "other"))}},
+	}
+	if c.IntN(3) == 0 {
+		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: c.of("more", "tls"), Port: 81})
 	}
 	return s
 }
@@ -119,7 +122,7 @@ func (c chance) peer() *security.PeerAuthentication {
 }
 
 func (c chance) object() any {
-	switch c.IntN(9) {
+	switch c.IntN(13) {
 	case 0:
 		return c.service()
 	case 1:
@@ -136,6 +139,10 @@ func (c chance) object() any {
 			ns.Labels["istio.io/use-waypoint"] = "wp"
 		}
 		return ns
+	case 6:
+		return c.gateway()
+	case 7, 8, 9:
+		return c.route()
 	}
 	return c.pod()
 }
@@ -143,7 +150,7 @@ func (c chance) object() any {
 func TestChangesLeadWhereTheWholeDoes(t *testing.T) {
 	seed := rand.Uint64()
 	c := chance{rand.New(rand.NewPCG(seed, 0))}
-	for round := range 15 {
+	for round := range 30 {
 		set := objects.Set{Mesh: objects.MeshConfig{}.WithDefaults()}
 		tr := translate.New()
 		tr.Update(set, nil)

@@ -7,6 +7,7 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
@@ -45,6 +46,18 @@ func (t *Translator) see(set objects.Set, ref objects.Ref, d *dirty) {
 		if old, now, changed := swap(&t.seen.PeerAuthentications, set.PeerAuthentications, k); changed {
 			t.seePeer(k, old, now, d)
 		}
+	case objects.KindGateway:
+		if old, now, changed := swap(&t.seen.Gateways, set.Gateways, k); changed {
+			t.seeGateway(k, old, now, d)
+		}
+	case objects.KindHTTPRoute:
+		seeRoute(&t.seen.HTTPRoutes, set.HTTPRoutes, ref, func(r *gateway.HTTPRoute) any { return r.Spec }, d)
+	case objects.KindGRPCRoute:
+		seeRoute(&t.seen.GRPCRoutes, set.GRPCRoutes, ref, func(r *gateway.GRPCRoute) any { return r.Spec }, d)
+	case objects.KindTLSRoute:
+		seeRoute(&t.seen.TLSRoutes, set.TLSRoutes, ref, func(r *gateway.TLSRoute) any { return r.Spec }, d)
+	case objects.KindTCPRoute:
+		seeRoute(&t.seen.TCPRoutes, set.TCPRoutes, ref, func(r *gateway.TCPRoute) any { return r.Spec }, d)
 	case objects.KindMesh:
 	}
 }
@@ -105,6 +118,7 @@ func podSelector(s *corev1.Service) map[string]string {
 
 func (t *Translator) seeService(k objects.Key, old, now *corev1.Service, d *dirty) {
 	d.services[k] = true
+	t.seeRouteService(k, old, now, d)
 	t.serviceSelectors.del(k, podSelector(old))
 	t.serviceSelectors.put(k, podSelector(now))
 	if old != nil && now != nil && old.Spec.Type == now.Spec.Type &&

@@ -41,6 +41,8 @@ type Translator struct {
 	fromSlice  map[objects.Key][]string // UIDs made of a slice
 	peerings   map[objects.Key]peering  // by PeerAuthentication
 	listed     []Condition              // conditions, sorted; nil when stale
+
+	routing
 }
 
 // New makes a Translator that has seen nothing.
@@ -59,6 +61,7 @@ func (t *Translator) forget() {
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
 		// What came out before is kept to keep the pointers of what does not change.
 		workloads: t.workloads, services: t.services, policies: t.policies,
+		routing: newRouting(t.routes),
 	}
 }
 
@@ -79,7 +82,10 @@ func (t *Translator) Update(set objects.Set, changed []objects.Ref) (mesh.Model,
 	if t.listed == nil {
 		t.listed = sortedConditions(t.conditions)
 	}
-	m := mesh.Model{Workloads: t.workloads.publish(), Services: t.services.publish(), Policies: t.policies.publish()}
+	m := mesh.Model{
+		Workloads: t.workloads.publish(), Services: t.services.publish(), Policies: t.policies.publish(),
+		Routes: t.routes.publish(),
+	}
 	return m, t.listed
 }
 
@@ -90,12 +96,14 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.workloads.begin()
 	t.services.begin()
 	t.policies.begin()
+	t.routes.begin()
 	d := newDirty()
 	set.Each(func(ref objects.Ref, _ any) { t.see(set, ref, d) })
 	t.redo(d)
 	t.workloads.end()
 	t.services.end()
 	t.policies.end()
+	t.routes.end()
 }
 
 // sortedConditions are all conditions by object; those of one object stay in
@@ -113,12 +121,14 @@ func sortedConditions(in map[objects.Ref][]Condition) []Condition {
 type dirty struct {
 	pods, services, slices, policies, peers map[objects.Key]bool
 	levels                                  bool // namespace-wide PeerAuthentication
+	routes                                  dirtyRoutes
 }
 
 func newDirty() *dirty {
 	return &dirty{
 		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
 		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{},
+		routes: newDirtyRoutes(),
 	}
 }
 
@@ -138,6 +148,7 @@ func (t *Translator) redo(d *dirty) {
 		t.redoService(k)
 	}
 	t.redoWaypoints()
+	t.redoRoutes(d)
 	for k := range d.slices {
 		t.redoSlice(k)
 	}

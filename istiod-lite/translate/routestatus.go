@@ -1,0 +1,162 @@
+package translate
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+)
+
+// verdict is what becomes of a route at one parent.
+type verdict struct {
+	reason, message string
+	attached        []mesh.RouteParent
+}
+
+// judge decides on one parent: rules first, then ports that routes of stronger
+// kinds have taken.
+func (t *Translator) judge(key mesh.RouteKey, d *drawn, a attachment) verdict {
+	if a.reason != "" {
+		return verdict{reason: a.reason, message: a.message}
+	}
+	won, lost := t.places(key, d, a)
+	switch {
+	case !d.whole:
+		return verdict{reason: d.refusal(), message: d.dropped("No rule works."), attached: won}
+	case len(won) == 0:
+		return verdict{reason: ReasonConflicted, message: strings.Join(lost, " ")}
+	}
+	message := fmt.Sprintf("The route is attached to Service %s.", a.object)
+	for _, note := range append(lost, a.unsuited, d.notes) {
+		if note != "" {
+			message += " " + note
+		}
+	}
+	return verdict{reason: ReasonAccepted, message: message, attached: won}
+}
+
+// places are the ports where a route is attached, and what is told of the
+// others. A route without rules is nowhere.
+func (t *Translator) places(key mesh.RouteKey, d *drawn, a attachment) (won []mesh.RouteParent, lost []string) {
+	if len(d.rules) == 0 {
+		return nil, nil
+	}
+	service := serviceKey(t.seen.Mesh, a.object)
+	for _, p := range a.ports {
+		if w := t.winners[slot{a.object, p, key.Namespace}]; w.Kind != key.Kind {
+			lost = append(lost, fmt.Sprintf("Port %d has %s %s/%s, which goes before a %s.", p, w.Kind, w.Namespace, w.Name, key.Kind))
+		} else {
+			won = append(won, mesh.RouteParent{Service: service, Port: p})
+		}
+	}
+	if a.all && len(lost) == 0 {
+		won = []mesh.RouteParent{{Service: service}}
+	}
+	return won, lost
+}
+
+// refusal is why a route of which no rule works is refused.
+func (d *drawn) refusal() string {
+	if len(d.broken) == 0 {
+		return ReasonUnsupportedValue // it has no rules
+	}
+	return d.broken[0].reason
+}
+
+// dropped tells of the rules that do not work.
+func (d *drawn) dropped(begin string) string {
+	out := []string{begin}
+	for _, b := range d.broken {
+		effect := "What it matches goes to the other rules."
+		if b.answers {
+			effect = "What it matches is answered 500."
+		}
+		out = append(out, fmt.Sprintf("Rule %d: %s. %s", b.rule, b.text, effect))
+	}
+	return strings.Join(out, " ")
+}
+
+// finish publishes a route and tells its owner, once it is known who won the
+// ports.
+func (t *Translator) finish(key mesh.RouteKey) {
+	d := t.drawings[key]
+	if d == nil {
+		t.routes.del(key)
+		t.tell(routeRef(key))
+		return
+	}
+	src := t.routeSource(key)
+	out := &mesh.Route{Key: key, Created: src.meta.CreationTimestamp.Unix(), Generation: src.meta.Generation, Rules: d.rules}
+	var told []Condition
+	for _, a := range d.attachments {
+		v := t.judge(key, d, a)
+		for _, p := range v.attached {
+			out.Parents = appendParent(out.Parents, p)
+		}
+		of := conditionsOf{routeRef(key), a.parent, src.meta.Generation}
+		told = append(told, of.tell(TypeAccepted, v.reason == ReasonAccepted, v.reason, v.message), of.resolved(d))
+		if v.reason == ReasonAccepted && len(d.broken) > 0 {
+			told = append(told, of.tell(TypePartiallyInvalid, true, d.broken[0].reason, d.dropped("Dropped Rule.")))
+		}
+		if v.reason == ReasonAccepted {
+			s := t.serving(a.object)
+			told = append(told, of.tell(TypeResolvedWaypoints, s.reason == ReasonWaypointAccepted, s.reason, s.message))
+		}
+	}
+	if len(out.Parents) == 0 {
+		t.routes.del(key)
+	} else {
+		t.routes.put(key, out)
+	}
+	t.tell(routeRef(key), told...)
+}
+
+// appendParent adds a parent that is not there yet: two references may come
+// to one.
+func appendParent(all []mesh.RouteParent, p mesh.RouteParent) []mesh.RouteParent {
+	for _, o := range all {
+		if o.Service == p.Service && (o.Port == 0 || o.Port == p.Port) {
+			return all
+		}
+	}
+	return append(all, p)
+}
+
+// conditionsOf makes the conditions of one route at one parent.
+type conditionsOf struct {
+	object     objects.Ref
+	parent     Parent
+	generation int64
+}
+
+func (c conditionsOf) tell(typ string, status bool, reason, message string) Condition {
+	return Condition{Object: c.object, Parent: c.parent, Generation: c.generation, Type: typ, Status: status, Reason: reason, Message: message}
+}
+
+func (c conditionsOf) resolved(d *drawn) Condition {
+	if len(d.unresolved) == 0 {
+		return c.tell(TypeResolvedRefs, true, ReasonResolvedRefs, "Every backend is there.")
+	}
+	var out []string
+	for _, u := range d.unresolved {
+		out = append(out, fmt.Sprintf("Rule %d: %s.", u.rule, u.text))
+	}
+	out = append(out, "The share of such a backend is answered 500.")
+	return c.tell(TypeResolvedRefs, false, d.unresolved[0].reason, strings.Join(out, " "))
+}
+
+// serving is who serves a service's routes.
+type serving struct{ reason, message string }
+
+// serving finds it out. A route that nothing serves says so.
+func (t *Translator) serving(k objects.Key) serving {
+	s := t.services.get(serviceKey(t.seen.Mesh, k))
+	switch {
+	case s == nil || s.Waypoint.IsZero():
+		return serving{ReasonNoWaypoint, "Nothing serves this route: Service " + k.String() + " names no waypoint, nor does its namespace."}
+	case t.services.get(s.Waypoint.Service) == nil:
+		return serving{ReasonWaypointIsNotReady, "Nothing serves this route: waypoint " + s.Waypoint.String() + " is not there."}
+	}
+	return serving{ReasonWaypointAccepted, "Waypoint " + s.Waypoint.String() + " serves this route."}
+}
