@@ -38,7 +38,8 @@ func optional(expr string) (*regexp.Regexp, error) {
 	if expr == "" {
 		return nil, nil
 	}
-	return wholly(expr)
+	re, _, err := wholly(expr)
+	return re, err
 }
 
 func rankName(name string, regex bool) int {
@@ -50,6 +51,8 @@ func rankName(name string, regex bool) int {
 	}
 	return rankExact
 }
+
+func (t *callTest) regex() bool { return t.serviceRE != nil || t.methodRE != nil }
 
 func (t *callTest) matches(path string) bool {
 	if t.service == "" && t.method == "" {

@@ -19,17 +19,18 @@ type candidate struct {
 	rank [5]int
 	// age orders its route among those of its group, the oldest first.
 	age int
+	// order is its place among all of its group.
+	order int
 
 	path    mesh.PathMatch // in normal form
 	pathRE  *regexp.Regexp
+	literal string // what every path begins with that pathRE matches
 	call    *callTest
 	method  string
 	headers []valueTest
 	query   []valueTest
 	sni     string // of a TLSRoute: empty is any
 }
-
-func (c *candidate) kind() mesh.RouteKind { return c.route.Key.Kind }
 
 // compare puts the candidate that wins first.
 func (c *candidate) compare(d *candidate) int {
@@ -121,7 +122,7 @@ func (c *candidate) compilePath(m mesh.PathMatch) error {
 	case mesh.PathRegex:
 		c.rank[0] = rankRegex
 		var err error
-		c.pathRE, err = wholly(m.Value)
+		c.pathRE, c.literal, err = wholly(m.Value)
 		return err
 	case mesh.PathExact, mesh.PathPrefix:
 	}
@@ -145,13 +146,17 @@ func rankIf(yes bool, rank int) int {
 	return 0
 }
 
-// wholly compiles an expression that must match all of a text.
-func wholly(expr string) (*regexp.Regexp, error) {
+// wholly compiles an expression that must match all of a text, and gives what
+// such a text begins with.
+func wholly(expr string) (re *regexp.Regexp, literal string, err error) {
 	// By itself first: "a)|(b" is no expression, but would be one in brackets.
-	if _, err := regexp.Compile(expr); err != nil {
-		return nil, fmt.Errorf("expression %q: %w", expr, err)
+	part, err := regexp.Compile(expr)
+	if err != nil {
+		return nil, "", fmt.Errorf("expression %q: %w", expr, err)
 	}
-	return regexp.Compile(`\A(?:` + expr + `)\z`)
+	literal, _ = part.LiteralPrefix()
+	re, err = regexp.Compile(`\A(?:` + expr + `)\z`)
+	return re, literal, err
 }
 
 // prefix is what a path edit of this candidate replaces.

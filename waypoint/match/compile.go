@@ -90,12 +90,13 @@ func newGroup(namespace string, routes []*mesh.Route) (*group, error) {
 		g.ordered = append(g.ordered, candidates...)
 	}
 	slices.SortStableFunc(g.ordered, (*candidate).compare)
-	for _, c := range g.ordered {
-		if c.kind() <= mesh.RouteHTTP {
-			g.requests.add(c)
-		} else {
-			g.connections.add(c)
-		}
+	for i, c := range g.ordered {
+		c.order = i
+	}
+	if g.kind <= mesh.RouteHTTP {
+		g.requests.index(g.ordered)
+	} else {
+		g.connections.index(g.ordered)
 	}
 	return g, errors.Join(errs...)
 }

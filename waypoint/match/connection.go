@@ -18,20 +18,17 @@ type connections struct {
 	any *candidate
 }
 
-// add takes candidates in order of precedence; of equal ones the first wins.
-func (s *connections) add(c *candidate) {
-	if c.sni == "" {
-		if s.any == nil {
+// index takes candidates in order of precedence; of equal ones the first wins.
+func (s *connections) index(candidates []*candidate) {
+	s.names = map[string]*candidate{}
+	for _, c := range candidates {
+		key := strings.TrimPrefix(c.sni, "*")
+		switch {
+		case key == "" && s.any == nil:
 			s.any = c
+		case key != "" && s.names[key] == nil:
+			s.names[key] = c
 		}
-		return
-	}
-	if s.names == nil {
-		s.names = map[string]*candidate{}
-	}
-	key := strings.TrimPrefix(c.sni, "*")
-	if s.names[key] == nil {
-		s.names[key] = c
 	}
 }
 

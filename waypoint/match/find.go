@@ -6,20 +6,18 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
-// requests is the index of a group's candidates for requests. The four places
-// are searched in this order, which is that of their ranks.
+// requests is the index of a group's candidates for requests. Its places are
+// searched in the order of exact, prefixes from the longest, loose, and the
+// prefixes' root, which is the order of their ranks.
 type requests struct {
 	// exact is by path: exact paths, and gRPC calls with service and method.
-	exact map[string]bucket
+	exact map[string]*bucket
 	// prefixes hold by whole segments: prefixes, and gRPC calls with a service.
+	// What holds for every path is at the root.
 	prefixes node
 	// loose are expressions, and gRPC calls without a service's name.
 	loose bucket
-	// The candidates for every path are prefixes' root.
 }
-
-// bucket is candidates of which the first that matches wins.
-type bucket []*candidate
 
 // node is one segment of prefixes.
 type node struct {
@@ -28,27 +26,41 @@ type node struct {
 	bucket   bucket
 }
 
-// add takes candidates in order of precedence.
-func (r *requests) add(c *candidate) {
-	if r.exact == nil {
-		r.exact = map[string]bucket{}
+// index takes candidates in order of precedence.
+func (r *requests) index(candidates []*candidate) {
+	r.exact = map[string]*bucket{}
+	for _, c := range candidates {
+		b := r.place(c)
+		b.list = append(b.list, c)
 	}
-	t := c.call
-	switch {
-	case t != nil && t.service != "" && t.method != "" && t.serviceRE == nil && t.methodRE == nil:
-		path := "/" + t.service + "/" + t.method
-		r.exact[path] = append(r.exact[path], c)
-	case t != nil && t.service != "" && t.serviceRE == nil:
-		n := r.prefixes.grow("/" + t.service)
-		n.bucket = append(n.bucket, c)
-	case t != nil || c.pathRE != nil:
-		r.loose = append(r.loose, c)
+	for _, b := range r.exact {
+		b.spread()
+	}
+	r.prefixes.spread()
+	r.loose.spread()
+}
+
+func (r *requests) place(c *candidate) *bucket {
+	switch t := c.call; {
+	case t != nil && t.service != "" && t.method != "" && !t.regex():
+		return r.at("/" + t.service + "/" + t.method)
+	case t != nil && t.service != "" && !t.regex():
+		return &r.prefixes.grow("/" + t.service).bucket
+	case t != nil || c.path.Op == mesh.PathRegex:
+		return &r.loose
 	case c.path.Op == mesh.PathExact:
-		r.exact[c.path.Value] = append(r.exact[c.path.Value], c)
-	default:
-		n := r.prefixes.grow(c.path.Value)
-		n.bucket = append(n.bucket, c)
+		return r.at(c.path.Value)
 	}
+	return &r.prefixes.grow(c.path.Value).bucket
+}
+
+func (r *requests) at(path string) *bucket {
+	b := r.exact[path]
+	if b == nil {
+		b = &bucket{}
+		r.exact[path] = b
+	}
+	return b
 }
 
 // grow makes the node of a prefix, which has no last slash.
@@ -67,6 +79,13 @@ func (n *node) grow(prefix string) *node {
 		n = child
 	}
 	return n
+}
+
+func (n *node) spread() {
+	n.bucket.spread()
+	for _, child := range n.children {
+		child.spread()
+	}
 }
 
 // deepest is the node of the longest prefix of a path.
@@ -121,15 +140,6 @@ func (r *requests) find(q *Request, path string) *candidate {
 	return n.bucket.first(q, path)
 }
 
-func (b bucket) first(q *Request, path string) *candidate {
-	for _, c := range b {
-		if c.matches(q, path) {
-			return c
-		}
-	}
-	return nil
-}
-
 // matches asks what the index has not answered.
 func (c *candidate) matches(q *Request, path string) bool {
 	if c.method != "" && c.method != q.Method {
@@ -148,5 +158,5 @@ func (c *candidate) matches(q *Request, path string) bool {
 	if c.call != nil {
 		return c.call.matches(path)
 	}
-	return c.pathRE == nil || c.pathRE.MatchString(path)
+	return c.pathRE == nil || strings.HasPrefix(path, c.literal) && c.pathRE.MatchString(path)
 }

@@ -28,7 +28,7 @@ func valueTests(matches []mesh.ValueMatch, header bool) ([]valueTest, error) {
 		}
 		if m.Regex {
 			var err error
-			if t.re, err = wholly(m.Value); err != nil {
+			if t.re, _, err = wholly(m.Value); err != nil {
 				return nil, fmt.Errorf("%s: %w", m.Name, err)
 			}
 		}
@@ -58,17 +58,25 @@ func (q *Request) header(name string) (string, bool) {
 	return "", false
 }
 
-// parameter is the first value of a query parameter. A pair that cannot be
-// unescaped is none; a semicolon is data.
-func (q *Request) parameter(name string) (string, bool) {
+// parameters gives the pairs of the query. One that cannot be unescaped is
+// none; a semicolon is data.
+func (q *Request) parameters(yield func(name, value string) bool) {
 	for rest := q.Query; rest != ""; {
 		var pair string
 		pair, rest, _ = strings.Cut(rest, "&")
 		key, value, _ := strings.Cut(pair, "=")
-		if key, ok := unescape(key); !ok || key != name || pair == "" {
-			continue
+		name, ok := unescape(key)
+		value, ok2 := unescape(value)
+		if pair != "" && ok && ok2 && !yield(name, value) {
+			return
 		}
-		if value, ok := unescape(value); ok {
+	}
+}
+
+// parameter is the first value of a query parameter.
+func (q *Request) parameter(name string) (string, bool) {
+	for key, value := range q.parameters {
+		if key == name {
 			return value, true
 		}
 	}
