@@ -167,7 +167,7 @@ func (r *run) abort(err error) {
 // Reset closes an end so that its peer sees a reset.
 func Reset(e End) {
 	switch e := e.(type) {
-	case hbone.Stream:
+	case interface{ Reset() error }: // a hbone.Stream is one
 		e.Reset()
 	case *net.TCPConn:
 		e.SetLinger(0) // close then sends RST

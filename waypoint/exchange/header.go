@@ -1,0 +1,92 @@
+package exchange
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// hop are the headers of one connection, which go no further (RFC 9110 7.6.1).
+var hop = []string{
+	"Connection", "Proxy-Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+	"Transfer-Encoding", "Upgrade", "Http2-Settings",
+}
+
+// dropHop removes them, with those that Connection names.
+func dropHop(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if name = strings.TrimSpace(name); name != "" {
+				h.Del(name)
+			}
+		}
+	}
+	for _, name := range hop {
+		delete(h, name)
+	}
+}
+
+// The headers that a waypoint writes.
+const (
+	forwardedFor   = "X-Forwarded-For"
+	forwardedProto = "X-Forwarded-Proto"
+	requestID      = "X-Request-Id"
+	// clientCert speaks of a certificate that only this waypoint has seen: what a
+	// client says there is not passed on.
+	clientCert = "X-Forwarded-Client-Cert"
+)
+
+// takeHeader makes the header that goes on.
+func (e *exchange) takeHeader() {
+	in := e.r.Header
+	h := in.Clone()
+	trailers := httpguts.HeaderValuesContainsToken(in["Te"], "trailers")
+	e.upgrade = upgradeOf(e.r)
+	dropHop(h)
+	if trailers {
+		h["Te"] = []string{"trailers"}
+	}
+	if e.upgrade != "" {
+		h["Connection"], h["Upgrade"] = []string{"Upgrade"}, []string{e.upgrade}
+	}
+	delete(h, clientCert)
+	client := e.arrival.Source.Addr().Unmap().String()
+	h[forwardedFor] = []string{strings.Join(append(h[forwardedFor], client), ", ")}
+	if len(h[forwardedProto]) == 0 {
+		h[forwardedProto] = []string{"http"}
+	}
+	if len(h[requestID]) == 0 {
+		h[requestID] = []string{newRequestID()}
+	}
+	e.header = h
+}
+
+// upgradeOf is the protocol a client wants to change to, if it is one that goes
+// through here. HTTP/2 does not: its requests would pass by unseen.
+func upgradeOf(r *http.Request) string {
+	if r.ProtoMajor != 1 || r.ProtoMinor != 1 || !httpguts.HeaderValuesContainsToken(r.Header["Connection"], "Upgrade") {
+		return ""
+	}
+	to := r.Header["Upgrade"]
+	if len(to) != 1 {
+		return ""
+	}
+	name, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(to[0])), "/")
+	if name == "" || name == "h2c" || name == "h2" || name == "http" || name == "tls" || strings.Contains(to[0], ",") {
+		return ""
+	}
+	return strings.TrimSpace(to[0])
+}
+
+// newRequestID is a random UUID (RFC 9562, version 4).
+func newRequestID() string {
+	var b [16]byte
+	binary.BigEndian.PutUint64(b[:8], rand.Uint64())
+	binary.BigEndian.PutUint64(b[8:], rand.Uint64())
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+}

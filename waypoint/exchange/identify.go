@@ -1,0 +1,123 @@
+package exchange
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/policy"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/waypoint/match"
+)
+
+// begin notes what every record has.
+func (e *exchange) begin() {
+	r := e.r
+	e.arrival = arrivalOf(r.Context())
+	e.grpc = isGRPC(r.Header)
+	e.decision = match.Decision{Rule: -1, Match: -1}
+	e.record = telemetry.Exchange{
+		ID: decision.NewID(), Start: time.Now(), Generation: e.table.Generation(),
+		Protocol: "http", Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.Path, GRPCStatus: -1,
+		Flag: telemetry.ExchangeOK, Rule: -1,
+	}
+	if e.grpc {
+		e.record.Protocol, e.answered.grpc = "grpc", true
+	}
+}
+
+// identify finds who asks, and for what.
+func (e *exchange) identify() *reply {
+	a := e.arrival
+	if a == nil {
+		return &reply{status: 500, err: errors.New("a connection that nobody introduced")}
+	}
+	v := e.table.View()
+	e.record.SourceID, e.record.SourceAddr, e.record.Port = a.Peer, a.Source, a.Port
+	e.record.Source = a.Client
+	if self := e.config.Self(); self != nil {
+		if w := v.WorkloadByAddress(self.Network, a.Source.Addr()); w != nil && w.Identity() == a.Peer {
+			e.record.Source = w
+		}
+	}
+	if a.Workload != "" {
+		if e.workload = v.Workload(a.Workload); e.workload == nil {
+			return unknown("workload", a.Workload)
+		}
+		e.record.Destination = e.workload
+		return nil
+	}
+	if e.service = v.Service(a.Service); e.service == nil {
+		return unknown("service", a.Service)
+	}
+	e.record.Service = e.service
+	return nil
+}
+
+// unknown is what was dialled once and is no more.
+func unknown(what string, name any) *reply {
+	return &reply{
+		status: http.StatusServiceUnavailable, flag: telemetry.ExchangeInvalidBackend, text: "no such " + what,
+		err: fmt.Errorf("%s %v is not known any more", what, name),
+	}
+}
+
+// normalize gives the request the one form in which everybody looks at it.
+func (e *exchange) normalize() *reply {
+	r := e.r
+	if r.Method == http.MethodConnect {
+		return malformed(http.StatusMethodNotAllowed, errors.New("a waypoint is no proxy for CONNECT"))
+	}
+	path, err := match.Normalize(r.URL.EscapedPath())
+	if err != nil {
+		return malformed(http.StatusBadRequest, err)
+	}
+	e.record.Path = path
+	e.query = match.Request{Method: r.Method, Path: path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header, Client: e.arrival.Peer}
+	e.takeHeader()
+	return nil
+}
+
+func malformed(status int, err error) *reply {
+	return &reply{status: status, flag: telemetry.ExchangeClientProtocol, text: http.StatusText(status), err: err}
+}
+
+// authenticate verifies tokens. Nothing here can yet: where tokens are to be
+// verified, no request passes.
+func (e *exchange) authenticate() *reply {
+	if e.service == nil || len(e.table.Authentications(e.service.Key())) == 0 {
+		return nil
+	}
+	return &reply{
+		status: http.StatusUnauthorized, flag: telemetry.ExchangeBadToken, text: "Jwt verification fails",
+		err: errors.New("tokens cannot be verified here"),
+	}
+}
+
+// authorize asks the policies, before anything is routed.
+func (e *exchange) authorize() *reply {
+	e.verdict = policy.EvaluateRequest(e.table.Policies(e.guarded()), policy.Request{
+		Connection: policy.Connection{Source: e.arrival.Peer, SourceIP: e.arrival.Source.Addr(), Destination: e.arrival.Dialled},
+		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header},
+	})
+	e.record.Policy, e.record.Reason = e.verdict.Policy, e.verdict.String()
+	if e.verdict.Allow {
+		return nil
+	}
+	return &reply{
+		status: http.StatusForbidden, flag: telemetry.ExchangeDenied, text: "RBAC: access denied",
+		header: http.Header{HeaderDecision: {e.record.ID}},
+	}
+}
+
+// guarded is the service whose policies hold; of a workload dialled itself it is
+// none, which leaves those of the waypoint.
+func (e *exchange) guarded() mesh.ServiceKey {
+	if e.service == nil {
+		return mesh.ServiceKey{}
+	}
+	return e.service.Key()
+}
