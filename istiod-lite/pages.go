@@ -29,6 +29,8 @@ func (p *plane) pages() http.Handler {
 	debug.HandleFunc("GET /debug/syncz", p.page(func() any { return p.pusher.Status() }))
 	debug.HandleFunc("GET /debug/ambientz", p.page(func() any { return dump(p.model.Load()) }))
 	debug.HandleFunc("GET /debug/conditions", p.page(func() any { return p.model.Load().conditions }))
+	debug.HandleFunc("GET /debug/generation", p.page(func() any { return p.standing() }))
+	debug.HandleFunc("POST /debug/held", p.held)
 	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
 	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
+	"github.com/ambit-mesh/ambit/istiod-lite/ledger"
 	"github.com/ambit-mesh/ambit/istiod-lite/push"
 )
 
@@ -28,6 +29,7 @@ type plane struct {
 	authority *ca.Authority
 	pusher    *push.Pusher
 	model     atomic.Pointer[published]
+	ledger    ledger.Ledger
 	ready     atomic.Bool
 }
 

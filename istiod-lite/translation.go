@@ -45,6 +45,7 @@ func (t *translation) step() error {
 	now := &published{at: began, mesh: t.set.Mesh, model: model, conditions: conditions}
 	now.generation = p.pusher.Publish(model, since)
 	p.model.Store(now)
+	p.ledger.Note(changes, refs, now.generation)
 	p.platform.tell(conditions)
 	p.metrics.translated(len(refs), len(model.Services), time.Since(began))
 	p.log.Debug("published", "generation", now.generation, "changes", len(refs), "took", time.Since(began))

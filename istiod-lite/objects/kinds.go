@@ -103,6 +103,9 @@ var kinds = []kind{
 	of(KindPod, func(s *Set) *map[Key]*corev1.Pod { return &s.Pods }, "v1"),
 }
 
+// Reads reports whether a Set holds objects of a kind in this apiVersion.
+func Reads(apiVersion string, name Kind) bool { return read(apiVersion, name) != nil }
+
 // read finds the kind of a document, or nil.
 func read(apiVersion string, name Kind) *kind {
 	for i, k := range kinds {
