@@ -38,6 +38,10 @@ var targets = map[objects.Kind]target{
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
 		"PeerAuthentication", "istio-ambient-ztunnel-policy",
 	},
+	objects.KindServiceEntry: {
+		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
+		"ServiceEntry", "istio-ambient-service",
+	},
 	objects.KindService: {
 		schema.GroupVersionResource{Version: "v1", Resource: "services"},
 		"Service", "istio-ambient-service",
@@ -83,7 +87,7 @@ func (t target) patch(have *unstructured.Unstructured, want []translate.Conditio
 }
 
 // ours are the types of conditions that only this control plane writes.
-var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound}
+var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted}
 
 // condition is the wire form. The transition time moves only with the status.
 func condition(w translate.Condition, old map[string]any, now time.Time) (c map[string]any, same bool) {

@@ -23,6 +23,8 @@ const (
 	TypeZtunnelAccepted = "ZtunnelAccepted"
 	// TypeWaypointBound is on Services that name a waypoint.
 	TypeWaypointBound = "istio.io/WaypointBound"
+	// TypeEntryAccepted is on ServiceEntries. Upstream has none for it.
+	TypeEntryAccepted = "ambit.io/Accepted"
 
 	ReasonAccepted           = "Accepted"
 	ReasonUnsupportedValue   = "UnsupportedValue"

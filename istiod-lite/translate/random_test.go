@@ -10,8 +10,10 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+	apinet "istio.io/api/networking/v1alpha3"
 	apisec "istio.io/api/security/v1beta1"
 	typev1 "istio.io/api/type/v1beta1"
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -121,8 +123,22 @@ func (c chance) peer() *security.PeerAuthentication {
 	return pa
 }
 
+func (c chance) entry() *networking.ServiceEntry {
+	se := &networking.ServiceEntry{ObjectMeta: c.meta("se1", "se2")}
+	se.Spec.Hosts = []string{c.of("api.example.com", "s1.n1.svc.cluster.local", "s2.n2.svc.cluster.local")}
+	se.Spec.Addresses = []string{c.of("240.0.0.1", "10.96.0.1", "bad")}
+	se.Spec.Ports = []*apinet.ServicePort{{Number: 80, Name: "http", Protocol: c.of("HTTP", "TCP")}}
+	se.Spec.Resolution = apinet.ServiceEntry_Resolution(c.IntN(4))
+	if c.IntN(2) == 0 {
+		se.Spec.WorkloadSelector = &apinet.WorkloadSelector{Labels: c.labels()}
+	} else {
+		se.Spec.Endpoints = []*apinet.WorkloadEntry{{Address: c.of("192.0.2.1", "192.0.2.2", "far.example.com")}}
+	}
+	return se
+}
+
 func (c chance) object() any {
-	switch c.IntN(13) {
+	switch c.IntN(15) {
 	case 0:
 		return c.service()
 	case 1:
@@ -143,6 +159,8 @@ func (c chance) object() any {
 		return c.gateway()
 	case 7, 8, 9:
 		return c.route()
+	case 10, 11:
+		return c.entry()
 	}
 	return c.pod()
 }

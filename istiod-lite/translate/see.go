@@ -58,6 +58,10 @@ func (t *Translator) see(set objects.Set, ref objects.Ref, d *dirty) {
 		seeRoute(&t.seen.TLSRoutes, set.TLSRoutes, ref, func(r *gateway.TLSRoute) any { return r.Spec }, d)
 	case objects.KindTCPRoute:
 		seeRoute(&t.seen.TCPRoutes, set.TCPRoutes, ref, func(r *gateway.TCPRoute) any { return r.Spec }, d)
+	case objects.KindServiceEntry:
+		if old, now, changed := swap(&t.seen.ServiceEntries, set.ServiceEntries, k); changed {
+			t.seeEntry(k, old, now, d)
+		}
 	case objects.KindMesh:
 	}
 }
@@ -101,6 +105,7 @@ func (t *Translator) seeNamespace(k objects.Key, old, now *corev1.Namespace, d *
 	if says(old) == says(now) {
 		return
 	}
+	t.markEntries(k.Name, d)
 	for s := range t.seen.Services {
 		if s.Namespace == k.Name {
 			d.services[s] = true
@@ -119,6 +124,9 @@ func podSelector(s *corev1.Service) map[string]string {
 func (t *Translator) seeService(k objects.Key, old, now *corev1.Service, d *dirty) {
 	d.services[k] = true
 	t.seeRouteService(k, old, now, d)
+	if old == nil || now == nil || old.Spec.Type != now.Spec.Type {
+		t.markEntries(k.Namespace, d)
+	}
 	t.serviceSelectors.del(k, podSelector(old))
 	t.serviceSelectors.put(k, podSelector(now))
 	if old != nil && now != nil && old.Spec.Type == now.Spec.Type &&

@@ -26,6 +26,7 @@ type Translator struct {
 	slicesOfPod groups[objects.Key] // that name a pod
 	peersIn     groups[string]      // PeerAuthentications by namespace
 	waypointed  map[objects.Key]bool
+	entries     entries
 
 	serviceSelectors selectors
 	policySelectors  selectors
@@ -55,7 +56,7 @@ func New() *Translator {
 func (t *Translator) forget() {
 	*t = Translator{
 		podsIn: groups[string]{}, podsOn: groups[string]{}, slicesOf: groups[objects.Key]{}, slicesOn: groups[string]{},
-		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypointed: map[objects.Key]bool{},
+		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypointed: map[objects.Key]bool{}, entries: newEntries(),
 		serviceSelectors: selectors{}, policySelectors: selectors{}, peerSelectors: selectors{},
 		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref][]Condition{},
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
@@ -122,13 +123,15 @@ type dirty struct {
 	pods, services, slices, policies, peers map[objects.Key]bool
 	levels                                  bool // namespace-wide PeerAuthentication
 	routes                                  dirtyRoutes
+	entries                                 map[string]bool // namespaces whose ServiceEntries are made anew
 }
 
 func newDirty() *dirty {
 	return &dirty{
 		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
 		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{},
-		routes: newDirtyRoutes(),
+		routes:  newDirtyRoutes(),
+		entries: map[string]bool{},
 	}
 }
 
@@ -147,6 +150,9 @@ func (t *Translator) redo(d *dirty) {
 	for k := range d.services {
 		t.redoService(k)
 	}
+	for ns := range d.entries {
+		t.redoEntries(ns)
+	}
 	t.redoWaypoints()
 	t.redoRoutes(d)
 	for k := range d.slices {
@@ -164,7 +170,10 @@ func (t *Translator) redoService(k objects.Key) {
 	}
 	delete(t.waypointed, k)
 	if out == nil {
-		t.services.del(serviceKey(t.seen.Mesh, k))
+		key := serviceKey(t.seen.Mesh, k)
+		if _, claimed := t.entries.owner[key]; !claimed {
+			t.services.del(key)
+		}
 		return
 	}
 	t.services.put(out.Key(), out)
@@ -249,6 +258,7 @@ func (t *Translator) servicesOf(pod *corev1.Pod) map[mesh.ServiceKey][]mesh.Port
 			out[key] = slicePorts(svc, slice)
 		}
 	}
+	t.addEntries(pod, out)
 	if len(out) == 0 {
 		return nil
 	}
