@@ -95,7 +95,8 @@ type Provider struct {
 	Service ServiceKey
 	Host    string
 	Port    uint16
-	// Timeout bounds one question; zero is 600 ms.
+	// Timeout bounds one question; zero is 10 s, where Istio's 600 s would keep
+	// requests waiting for a provider that is gone.
 	Timeout time.Duration
 	// FailOpen lets requests pass while the provider cannot be asked; the
 	// default is to deny them, with StatusOnError (0 is 403).
@@ -104,14 +105,16 @@ type Provider struct {
 	// PathPrefix is put before the path of HTTP questions.
 	PathPrefix string
 	// The headers that go along with HTTP questions, and from the answers on to
-	// the backend and back to the client; matched as StringMatch.
+	// the backend and back to the client; compared without case.
 	IncludeRequestHeaders, HeadersToUpstream, HeadersToDownstreamOnDeny, HeadersToDownstreamOnAllow []StringMatch
 	// AddHeaders are added to questions.
 	AddHeaders []Header
 	// MaxBody is how much of the request's body goes along; 0 is none.
 	// AllowPartial sends the beginning of a longer one instead of denying it.
+	// PackAsBytes sends it in gRPC questions as bytes, not as text.
 	MaxBody      int
 	AllowPartial bool
+	PackAsBytes  bool
 }
 
 // Rule matches when all its clauses do; none matches everything.

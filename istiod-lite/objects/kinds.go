@@ -100,6 +100,8 @@ var kinds = []kind{
 	of(KindTCPRoute, func(s *Set) *map[Key]*gateway.TCPRoute { return &s.TCPRoutes }, inGateway),
 	ofCluster(KindXMesh, func(s *Set) *map[Key]*gatewayx.XMesh { return &s.XMeshes }, inExperimental),
 	of(KindXBackendTrafficPolicy, func(s *Set) *map[Key]*gatewayx.XBackendTrafficPolicy { return &s.XBackendTrafficPolicies }, inExperimental),
+	// Never read from a file: istiod-lite/jwks makes them.
+	ofCluster(KindKeySet, func(s *Set) *map[Key]*KeySet { return &s.KeySets }),
 	of(KindPod, func(s *Set) *map[Key]*corev1.Pod { return &s.Pods }, "v1"),
 }
 

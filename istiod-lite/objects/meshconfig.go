@@ -22,6 +22,8 @@ type MeshConfig struct {
 	ClusterDomain string
 	// Network of this cluster; empty is a network like any other.
 	Network string
+	// Providers are those of extensionProviders that authorize requests.
+	Providers []Provider
 }
 
 // WithDefaults fills what is empty.
@@ -47,9 +49,10 @@ func (m MeshConfig) WithDefaults() MeshConfig {
 // the text is shared with Istio's other parts.
 func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	var read struct {
-		TrustDomain        *string  `json:"trustDomain"`
-		TrustDomainAliases []string `json:"trustDomainAliases"`
-		RootNamespace      *string  `json:"rootNamespace"`
+		TrustDomain        *string             `json:"trustDomain"`
+		TrustDomainAliases []string            `json:"trustDomainAliases"`
+		RootNamespace      *string             `json:"rootNamespace"`
+		ExtensionProviders []extensionProvider `json:"extensionProviders"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &read); err != nil {
 		return base, fmt.Errorf("parsing mesh settings: %w", err)
@@ -62,6 +65,12 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	}
 	if read.RootNamespace != nil {
 		base.RootNamespace = *read.RootNamespace
+	}
+	if read.ExtensionProviders != nil {
+		base.Providers = nil
+		for _, p := range read.ExtensionProviders {
+			base.Providers = append(base.Providers, p.read()...)
+		}
 	}
 	return base, nil
 }

@@ -3,10 +3,13 @@ package objects
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 const manyDocuments = `# a comment, and nothing else
@@ -127,5 +130,64 @@ func TestPutAndDelete(t *testing.T) {
 	}
 	if ref, err := s.Put(MeshConfig{TrustDomain: "td"}); err != nil || ref.Kind != KindMesh || s.Mesh.TrustDomain != "td" {
 		t.Errorf("putting mesh settings gave %v, %v", ref, err)
+	}
+}
+
+func TestProvidersAreRead(t *testing.T) {
+	const text = `
+extensionProviders:
+- name: by-grpc
+  envoyExtAuthzGrpc:
+    service: authz.shop.svc.cluster.local
+    port: 9000
+    failOpen: true
+    includeRequestBodyInCheck: {maxRequestBytes: 100, allowPartialMessage: true, packAsBytes: true}
+- name: by-http
+  envoyExtAuthzHttp:
+    service: shop/authz.example.com
+    port: 8000
+    timeout: 1.5s
+    statusOnError: "503"
+    pathPrefix: /check
+    includeRequestHeadersInCheck: [x-user, "x-a-*", "*-id"]
+    includeAdditionalHeadersInCheck: {x-b: "2", x-a: "1"}
+    headersToUpstreamOnAllow: [authorization]
+    headersToDownstreamOnAllow: [set-cookie]
+    headersToDownstreamOnDeny: [content-type]
+- name: traces
+  opentelemetry: {service: otel, port: 4317}
+`
+	got, err := ParseMesh(text, MeshConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	exact := func(s string) mesh.StringMatch { return mesh.StringMatch{Value: s} }
+	want := []Provider{
+		{At: "authz.shop.svc.cluster.local", Provider: mesh.Provider{
+			Name: "by-grpc", GRPC: true, Port: 9000, FailOpen: true, MaxBody: 100, AllowPartial: true, PackAsBytes: true,
+		}},
+		{At: "shop/authz.example.com", Provider: mesh.Provider{
+			Name: "by-http", Port: 8000, Timeout: 1500 * time.Millisecond, StatusOnError: 503, PathPrefix: "/check",
+			IncludeRequestHeaders:      []mesh.StringMatch{exact("x-user"), {Op: mesh.OpPrefix, Value: "x-a-"}, {Op: mesh.OpSuffix, Value: "-id"}},
+			AddHeaders:                 []mesh.Header{{Name: "x-a", Value: "1"}, {Name: "x-b", Value: "2"}},
+			HeadersToUpstream:          []mesh.StringMatch{exact("authorization")},
+			HeadersToDownstreamOnAllow: []mesh.StringMatch{exact("set-cookie")},
+			HeadersToDownstreamOnDeny:  []mesh.StringMatch{exact("content-type")},
+		}},
+	}
+	if d := cmp.Diff(want, got.Providers); d != "" {
+		t.Errorf("providers (-want +got):\n%s", d)
+	}
+	for field, problem := range map[string]string{
+		"{port: 80}":                            "names no service",
+		"{service: x}":                          "port 0 is not a port",
+		"{service: x, port: 80, timeout: soon}": `timeout "soon" is not a duration`,
+		"{service: x, port: 80, statusOnError: \"200\"}": `statusOnError "200" is not the status of an error`,
+		"{service: x, port: 80, pathPrefix: check}":      `pathPrefix "check" does not begin with a slash`,
+	} {
+		m, err := ParseMesh("extensionProviders: [{name: p, envoyExtAuthzHttp: "+field+"}]", MeshConfig{})
+		if err != nil || len(m.Providers) != 1 || m.Providers[0].Problem != problem {
+			t.Errorf("%s: %v, %+v; want problem %q", field, err, m.Providers, problem)
+		}
 	}
 }

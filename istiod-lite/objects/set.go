@@ -47,6 +47,7 @@ const (
 	KindTCPRoute              Kind = "TCPRoute"
 	KindXMesh                 Kind = "XMesh"
 	KindXBackendTrafficPolicy Kind = "XBackendTrafficPolicy"
+	KindKeySet                Kind = "KeySet"
 	KindMesh                  Kind = "MeshConfig"
 )
 
@@ -81,6 +82,7 @@ type Set struct {
 	TCPRoutes               map[Key]*gateway.TCPRoute
 	XMeshes                 map[Key]*gatewayx.XMesh
 	XBackendTrafficPolicies map[Key]*gatewayx.XBackendTrafficPolicy
+	KeySets                 map[Key]*KeySet // by where they are fetched, as Name
 
 	Mesh MeshConfig
 }
