@@ -79,8 +79,8 @@ fuzz: ## every fuzz target for FUZZTIME (default 30s each)
 soak: ## the long matrix (comes with the issue on outages and rotations)
 	@if [ -d e2e/soak ]; then $(GO) run ./e2e/cmd/soak; else echo "soak: there are no long tests yet (e2e/soak does not exist); nothing to do"; fi
 
-conformance: ## Gateway API conformance (comes with the waypoint)
-	@if [ -d e2e/conformance ]; then cd e2e/conformance && $(GO) run .; else echo "conformance: there is no waypoint yet (e2e/conformance does not exist); nothing to do"; fi
+conformance: tools ## the official Gateway API conformance suite; MODE=standard, auto or experimental runs one mode
+	@$(GO) run ./e2e/cmd/conformance
 
 # --- artefacts ------------------------------------------------------------
 

@@ -228,6 +228,14 @@ func (s *Stage) Strike() error {
 	return s.Cluster.Down()
 }
 
+// Kubeconfig is the path of the one that leads to this stage.
+func (s *Stage) Kubeconfig() string {
+	if s.Cluster != nil {
+		return s.Cluster.Kubeconfig()
+	}
+	return s.cfg.Kubeconfig
+}
+
 // Image is the reference of an image on this stage.
 func (s *Stage) Image(name string) string {
 	if s.cfg.ImageRepo == "" {
