@@ -444,9 +444,25 @@ func agree(t *testing.T, p picker, requests int) (outcomes map[Outcome]int) {
 		if want := oracle(oracleService, 80, routes, q); got != want {
 			t.Fatalf("%+v: %s, want %s", q, got, want)
 		}
+		if last := lastOf(compiled.Explain(q)); !tells(last, d) {
+			t.Fatalf("%+v: %v is explained by %q", q, got, last)
+		}
 		outcomes[d.Outcome]++
 	}
 	return outcomes
+}
+
+func lastOf(steps []Step) Step { return steps[len(steps)-1] }
+
+// tells reports whether an explanation's end is the decision.
+func tells(last Step, d Decision) bool {
+	switch d.Outcome {
+	case Matched:
+		return last.Taken() && last.Route == d.Route.Key && last.Rule == d.Rule && last.Match == d.Match
+	case NotFound:
+		return last.Reason == ReasonNotFound
+	}
+	return last.Reason == ReasonNoRoutes || last.Reason == ReasonNotHTTP
 }
 
 func TestTheOracleAgrees(t *testing.T) {
