@@ -36,9 +36,9 @@ func (p *plane) cluster() platform {
 		return platform{}
 	}
 	c, log := *p.cfg.Cluster, p.cfg.Logger.With("component", "kube")
-	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log})
-	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
 	conditions := kube.NewConditions(c.Dynamic, log)
+	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log, Seen: conditions.Seen})
+	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
 	write := func(ctx context.Context) error {
 		changed := make(chan struct{}, 1)
 		tasks, ctx := errgroup.WithContext(ctx)

@@ -51,7 +51,11 @@ func NewClients(kubeconfig, userAgent string) (Clients, error) {
 	if c.Metadata, err = metadata.NewForConfig(cfg); err != nil {
 		return c, fmt.Errorf("making a client: %w", err)
 	}
-	if c.Dynamic, err = dynamic.NewForConfig(cfg); err != nil {
+	// Statuses are written by few at once, which is bound enough: of a thousand
+	// that change together, none should wait for its turn by the clock.
+	statuses := rest.CopyConfig(cfg)
+	statuses.QPS = -1
+	if c.Dynamic, err = dynamic.NewForConfig(statuses); err != nil {
 		return c, fmt.Errorf("making a client: %w", err)
 	}
 	return c, nil

@@ -2,14 +2,11 @@ package kube
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"maps"
-	"reflect"
+	"slices"
 	"sync"
 	"time"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/util/workqueue"
 
@@ -17,8 +14,12 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
-// maxAttempts bounds how often one condition is tried before the next change.
-const maxAttempts = 5
+const (
+	// maxAttempts bounds how often one condition is tried before the next change.
+	maxAttempts = 5
+	// writers bounds how many are written at once.
+	writers = 8
+)
 
 // Conditions writes what users are told into the status of their objects.
 // Every replica may Want; only the one that Runs writes.
@@ -27,36 +28,79 @@ type Conditions struct {
 	log    *slog.Logger
 
 	mu     sync.Mutex
+	told   bool // there was a Want
 	wanted map[objects.Ref][]translate.Condition
+	seen   map[objects.Ref]any                               // watched objects, of the kinds that have parents
 	queue  workqueue.TypedRateLimitingInterface[objects.Ref] // nil unless running
 }
 
 // NewConditions makes a writer that writes nothing before Run.
 func NewConditions(client dynamic.Interface, log *slog.Logger) *Conditions {
-	return &Conditions{client: client, log: log, wanted: map[objects.Ref][]translate.Condition{}}
+	return &Conditions{client: client, log: log, wanted: map[objects.Ref][]translate.Condition{}, seen: map[objects.Ref]any{}}
 }
 
-// Want replaces all that should be told. It never waits for the API server.
-func (c *Conditions) Want(all []translate.Condition) {
-	next := map[objects.Ref][]translate.Condition{}
-	for _, w := range all {
-		next[w.Object] = append(next[w.Object], w)
+// Seen takes note of a watched object; nil means that it is gone. If it does
+// not say what is wanted, because somebody else changed that, it will again.
+func (c *Conditions) Seen(ref objects.Ref, object any) {
+	if !targets[ref.Kind].parents {
+		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.queue != nil {
-		for ref, conds := range next {
-			if !reflect.DeepEqual(conds, c.wanted[ref]) {
-				c.queue.Add(ref)
-			}
+	if object == nil {
+		delete(c.seen, ref)
+		return
+	}
+	c.seen[ref] = object
+	if c.queue != nil && c.told {
+		c.queue.Add(ref)
+	}
+}
+
+// Want replaces all that should be told, given by object. It never waits for
+// the API server.
+func (c *Conditions) Want(all []translate.Condition) {
+	next := make(map[objects.Ref][]translate.Condition, len(c.wanted))
+	for len(all) > 0 {
+		n := 1
+		for n < len(all) && all[n].Object == all[0].Object {
+			n++
 		}
-		for ref := range c.wanted {
-			if _, still := next[ref]; !still {
-				c.queue.Add(ref)
-			}
+		next[all[0].Object], all = all[:n:n], all[n:]
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	first := !c.told
+	was := c.wanted
+	c.told, c.wanted = true, next
+	if c.queue == nil {
+		return
+	}
+	if first {
+		c.addAllLocked()
+		return
+	}
+	for ref, conds := range next {
+		if !slices.Equal(conds, was[ref]) {
+			c.queue.Add(ref)
 		}
 	}
-	c.wanted = next
+	for ref := range was {
+		if _, still := next[ref]; !still {
+			c.queue.Add(ref)
+		}
+	}
+}
+
+// addAllLocked queues everything that may have to be written: also routes that
+// are told nothing now, since an earlier leader may have told them something.
+func (c *Conditions) addAllLocked() {
+	for ref := range c.wanted {
+		c.queue.Add(ref)
+	}
+	for ref := range c.seen {
+		c.queue.Add(ref)
+	}
 }
 
 // Run writes until ctx ends, at first everything that the API server does not
@@ -65,8 +109,8 @@ func (c *Conditions) Run(ctx context.Context) error {
 	q := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[objects.Ref](200*time.Millisecond, 10*time.Second))
 	c.mu.Lock()
 	c.queue = q
-	for ref := range maps.Keys(c.wanted) {
-		q.Add(ref)
+	if c.told {
+		c.addAllLocked()
 	}
 	c.mu.Unlock()
 	defer context.AfterFunc(ctx, q.ShutDown)()
@@ -75,10 +119,20 @@ func (c *Conditions) Run(ctx context.Context) error {
 		defer c.mu.Unlock()
 		c.queue = nil
 	}()
+	var running sync.WaitGroup
+	defer running.Wait()
+	for range writers {
+		running.Go(func() { c.drain(ctx, q) })
+	}
+	return nil
+}
+
+// drain writes what is in the queue until it is shut down.
+func (c *Conditions) drain(ctx context.Context, q workqueue.TypedRateLimitingInterface[objects.Ref]) {
 	for {
 		ref, stop := q.Get()
 		if stop {
-			return nil
+			return
 		}
 		err := c.write(ctx, ref)
 		switch {
@@ -92,35 +146,4 @@ func (c *Conditions) Run(ctx context.Context) error {
 		}
 		q.Done(ref)
 	}
-}
-
-// write brings one object's conditions up to date, if it still exists.
-func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
-	target, ok := targets[ref.Kind]
-	if !ok {
-		return fmt.Errorf("conditions of a %s are not written", ref.Kind)
-	}
-	c.mu.Lock()
-	want := c.wanted[ref]
-	c.mu.Unlock()
-	api := c.client.Resource(target.resource).Namespace(ref.Key.Namespace)
-	have, err := api.Get(ctx, ref.Key.Name, getOptions)
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", ref, err)
-	}
-	patch, changed := target.patch(have, want, time.Now())
-	if !changed {
-		return nil
-	}
-	_, err = api.ApplyStatus(ctx, ref.Key.Name, patch, target.applyOptions())
-	if apierrors.IsNotFound(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("writing the status of %s: %w", ref, err)
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
@@ -26,17 +27,19 @@ type target struct {
 	kind     string
 	// manager owns our conditions among those of other writers.
 	manager string
+	// parents is set if conditions are in status.parents, for each parent.
+	parents bool
 }
 
 // targets are the kinds that can be told something; the managers are Istio's.
 var targets = map[objects.Kind]target{
 	objects.KindAuthorizationPolicy: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
-		"AuthorizationPolicy", "istio-ambient-ztunnel-policy",
+		"AuthorizationPolicy", "istio-ambient-ztunnel-policy", false,
 	},
 	objects.KindPeerAuthentication: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
-		"PeerAuthentication", "istio-ambient-ztunnel-policy",
+		"PeerAuthentication", "istio-ambient-ztunnel-policy", false,
 	},
 	objects.KindServiceEntry: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
@@ -44,8 +47,16 @@ var targets = map[objects.Kind]target{
 	},
 	objects.KindService: {
 		schema.GroupVersionResource{Version: "v1", Resource: "services"},
-		"Service", "istio-ambient-service",
+		"Service", "istio-ambient-service", false,
 	},
+	objects.KindHTTPRoute: routeTarget("httproutes", "HTTPRoute"),
+	objects.KindGRPCRoute: routeTarget("grpcroutes", "GRPCRoute"),
+	objects.KindTLSRoute:  routeTarget("tlsroutes", "TLSRoute"),
+	objects.KindTCPRoute:  routeTarget("tcproutes", "TCPRoute"),
+}
+
+func routeTarget(resource, kind string) target {
+	return target{gateway.SchemeGroupVersion.WithResource(resource), kind, "istio-ambient-route", true}
 }
 
 func (t target) applyOptions() metav1.ApplyOptions {

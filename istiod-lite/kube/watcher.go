@@ -16,7 +16,7 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
 
-// WatcherConfig configures a Watcher; all fields must be set.
+// WatcherConfig configures a Watcher; all fields but Seen must be set.
 type WatcherConfig struct {
 	Clients Clients
 	Queue   *feed.Queue
@@ -25,6 +25,9 @@ type WatcherConfig struct {
 	// Mesh is the settings below those of the ConfigMap.
 	Mesh   objects.MeshConfig
 	Logger *slog.Logger
+	// Seen, if set, is told of every object before it is queued; nil means that
+	// it is gone. It must not wait.
+	Seen func(ref objects.Ref, object any)
 }
 
 // Watcher keeps a queue fed with the objects of a cluster.
@@ -135,6 +138,9 @@ func (w *Watcher) put(object any, gone bool) {
 	}
 	if gone {
 		object = nil
+	}
+	if w.cfg.Seen != nil {
+		w.cfg.Seen(ref, object)
 	}
 	w.cfg.Queue.Put(ref, object)
 }

@@ -1,0 +1,102 @@
+package kube
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
+)
+
+// write brings one object's conditions up to date, if it still exists.
+func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
+	target, ok := targets[ref.Kind]
+	if !ok {
+		return fmt.Errorf("conditions of a %s are not written", ref.Kind)
+	}
+	c.mu.Lock()
+	want, seen := c.wanted[ref], c.seen[ref]
+	c.mu.Unlock()
+	var err error
+	if target.parents {
+		err = c.writeParents(ctx, target, ref, want, seen)
+	} else {
+		err = c.apply(ctx, target, ref, want)
+	}
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("writing the status of %s: %w", ref, err)
+	}
+	return nil
+}
+
+// apply writes conditions whose list is merged by their owners.
+func (c *Conditions) apply(ctx context.Context, target target, ref objects.Ref, want []translate.Condition) error {
+	api := c.client.Resource(target.resource).Namespace(ref.Key.Namespace)
+	have, err := api.Get(ctx, ref.Key.Name, getOptions)
+	if err != nil {
+		return err
+	}
+	patch, changed := target.patch(have, want, time.Now())
+	if changed {
+		_, err = api.ApplyStatus(ctx, ref.Key.Name, patch, target.applyOptions())
+	}
+	return err
+}
+
+// writeParents replaces a route's list of parents, which the API server does
+// not merge: so it is written only over the very version that was read. The
+// watched one is tried first, which saves reading it.
+func (c *Conditions) writeParents(ctx context.Context, target target, ref objects.Ref, want []translate.Condition, seen any) error {
+	have, err := whole(seen)
+	if err != nil {
+		return err
+	}
+	api := c.client.Resource(target.resource).Namespace(ref.Key.Namespace)
+	for {
+		read := have == nil || !onlyOurs(have) // what another wrote may have fields that our types have not
+		if read {
+			if have, err = api.Get(ctx, ref.Key.Name, getOptions); err != nil {
+				return err
+			}
+		}
+		next, changed := parentsOf(have, want, time.Now())
+		if !changed {
+			return nil
+		}
+		patch, err := json.Marshal(map[string]any{
+			"metadata": map[string]any{"uid": have.GetUID(), "resourceVersion": have.GetResourceVersion()},
+			"status":   map[string]any{"parents": next},
+		})
+		if err != nil {
+			return err
+		}
+		_, err = api.Patch(ctx, ref.Key.Name, types.MergePatchType, patch, metav1.PatchOptions{FieldManager: target.manager}, "status")
+		if read || !apierrors.IsConflict(err) {
+			return err
+		}
+		have = nil
+	}
+}
+
+// whole is a watched object in the form of the API; nil for none.
+func whole(seen any) (*unstructured.Unstructured, error) {
+	if seen == nil {
+		return nil, nil
+	}
+	fields, err := runtime.DefaultUnstructuredConverter.ToUnstructured(seen)
+	if err != nil {
+		return nil, err
+	}
+	return &unstructured.Unstructured{Object: fields}, nil
+}
