@@ -120,7 +120,9 @@ type OriginateTLS struct {
 	Insecure        bool
 }
 
-// RetryBudget bounds retries to a share of requests (GEP-3388).
+// RetryBudget bounds retries to a share of the requests within Interval, while
+// they are more than MinCount within MinInterval (GEP-3388). Without an
+// Interval it is a share of what is in flight, and MinCount is of those.
 type RetryBudget struct {
 	Percent     int
 	Interval    time.Duration

@@ -31,7 +31,8 @@ type target struct {
 	parents bool
 }
 
-// targets are the kinds that can be told something; the managers are Istio's.
+// targets are the kinds that can be told something; the managers are Istio's
+// where it writes there too.
 var targets = map[objects.Kind]target{
 	objects.KindAuthorizationPolicy: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
@@ -44,6 +45,10 @@ var targets = map[objects.Kind]target{
 	objects.KindServiceEntry: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
 		"ServiceEntry", "istio-ambient-service",
+	},
+	objects.KindDestinationRule: {
+		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
+		"DestinationRule", "ambit-traffic",
 	},
 	objects.KindService: {
 		schema.GroupVersionResource{Version: "v1", Resource: "services"},
@@ -98,7 +103,7 @@ func (t target) patch(have *unstructured.Unstructured, want []translate.Conditio
 }
 
 // ours are the types of conditions that only this control plane writes.
-var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted}
+var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted, translate.TypeRuleAccepted}
 
 // condition is the wire form. The transition time moves only with the status.
 func condition(w translate.Condition, old map[string]any, now time.Time) (c map[string]any, same bool) {

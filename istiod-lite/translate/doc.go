@@ -1,7 +1,8 @@
 // Package translate turns what users wrote and what Kubernetes observed into
 // the mesh's own model: pods and endpoint slices into workloads, services into
 // services, authorization and peer authentication into L4 policies, routes of
-// the Gateway API into routes of waypoints.
+// the Gateway API into routes of waypoints, destination rules and retry budgets
+// into what waypoints do to the endpoints of services.
 //
 // It owns the meaning of the user's API at L4, and closes where a policy says
 // what L4 cannot see: a DENY is widened, an ALLOW rule is left out, and a
@@ -26,7 +27,12 @@ const (
 	// TypeEntryAccepted is on ServiceEntries. Upstream has none for it.
 	TypeEntryAccepted = "ambit.io/Accepted"
 
+	// TypeRuleAccepted is on DestinationRules: upstream has no type for them.
+	TypeRuleAccepted = "ambit.io/Accepted"
+
 	ReasonAccepted           = "Accepted"
+	ReasonInvalid            = "Invalid"
+	ReasonTargetNotFound     = "TargetNotFound"
 	ReasonUnsupportedValue   = "UnsupportedValue"
 	ReasonWaypointAccepted   = "WaypointAccepted"
 	ReasonWaypointIsNotReady = "WaypointIsNotReady"

@@ -19,6 +19,8 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
@@ -71,6 +73,7 @@ func (c chance) service() *corev1.Service {
 	s := &corev1.Service{ObjectMeta: c.meta("s1", "s2", "wp")}
 	if c.IntN(3) == 0 {
 		s.Labels["istio.io/use-waypoint"] = c.of("wp", "none")
+		s.Labels["istio.io/use-waypoint-namespace"] = c.of("n1", "n2")
 	}
 	s.Spec = corev1.ServiceSpec{
 		Type: corev1.ServiceType(c.of("ClusterIP", "ClusterIP", "ExternalName")), Selector: c.selector(), ClusterIP: c.of("10.96.0.1", "10.96.0.2", "None"),
@@ -137,8 +140,43 @@ func (c chance) entry() *networking.ServiceEntry {
 	return se
 }
 
+func (c chance) destination() *networking.DestinationRule {
+	dr := &networking.DestinationRule{ObjectMeta: c.meta("d1", "d2", "d3")}
+	dr.Spec.Host = c.of("s1", "s2", "s1.n1.svc.cluster.local", "*.n2.svc.cluster.local", "*", "api.example.com", "none")
+	dr.Spec.TrafficPolicy = &apinet.TrafficPolicy{LoadBalancer: &apinet.LoadBalancerSettings{
+		LbPolicy: &apinet.LoadBalancerSettings_Simple{Simple: apinet.LoadBalancerSettings_SimpleLB(c.IntN(6))},
+	}}
+	switch c.IntN(6) {
+	case 0:
+		dr.Spec.ExportTo = []string{c.of(".", "*", "n1")}
+	case 1:
+		dr.Spec.WorkloadSelector = &typev1.WorkloadSelector{}
+	case 2:
+		dr.Spec.TrafficPolicy.PortLevelSettings = []*apinet.TrafficPolicy_PortTrafficPolicy{{Port: &apinet.PortSelector{Number: 80}}}
+	}
+	return dr
+}
+
+func (c chance) retryPolicy() *gatewayx.XBackendTrafficPolicy {
+	p := &gatewayx.XBackendTrafficPolicy{ObjectMeta: c.meta("b1", "b2")}
+	for range 1 + c.IntN(2) {
+		p.Spec.TargetRefs = append(p.Spec.TargetRefs, gatewayx.LocalPolicyTargetReference{
+			Kind: gateway.Kind(c.of("Service", "Service", "Pod")), Name: gateway.ObjectName(c.of("s1", "s2", "none")),
+		})
+	}
+	if c.IntN(4) > 0 {
+		percent := c.IntN(3)
+		p.Spec.RetryConstraint = &gatewayx.RetryConstraint{Budget: &gatewayx.BudgetDetails{Percent: &percent}}
+	}
+	return p
+}
+
 func (c chance) object() any {
-	switch c.IntN(15) {
+	switch c.IntN(18) {
+	case 15, 16:
+		return c.destination()
+	case 17:
+		return c.retryPolicy()
 	case 0:
 		return c.service()
 	case 1:

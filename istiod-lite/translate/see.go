@@ -62,6 +62,14 @@ func (t *Translator) see(set objects.Set, ref objects.Ref, d *dirty) {
 		if old, now, changed := swap(&t.seen.ServiceEntries, set.ServiceEntries, k); changed {
 			t.seeEntry(k, old, now, d)
 		}
+	case objects.KindDestinationRule:
+		if _, _, changed := swap(&t.seen.DestinationRules, set.DestinationRules, k); changed {
+			d.traffic.destinations[k] = true
+		}
+	case objects.KindXBackendTrafficPolicy:
+		if _, _, changed := swap(&t.seen.XBackendTrafficPolicies, set.XBackendTrafficPolicies, k); changed {
+			d.traffic.retryPolicies[k] = true
+		}
 	case objects.KindMesh:
 	}
 }

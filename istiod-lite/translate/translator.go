@@ -44,6 +44,7 @@ type Translator struct {
 	listed     []Condition              // conditions, sorted; nil when stale
 
 	routing
+	traffic traffic
 }
 
 // New makes a Translator that has seen nothing.
@@ -62,7 +63,7 @@ func (t *Translator) forget() {
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
 		// What came out before is kept to keep the pointers of what does not change.
 		workloads: t.workloads, services: t.services, policies: t.policies,
-		routing: newRouting(t.routes),
+		routing: newRouting(t.routes), traffic: newTraffic(t.traffic.out),
 	}
 }
 
@@ -85,7 +86,7 @@ func (t *Translator) Update(set objects.Set, changed []objects.Ref) (mesh.Model,
 	}
 	m := mesh.Model{
 		Workloads: t.workloads.publish(), Services: t.services.publish(), Policies: t.policies.publish(),
-		Routes: t.routes.publish(),
+		Routes: t.routes.publish(), Traffic: t.traffic.out.publish(),
 	}
 	return m, t.listed
 }
@@ -98,6 +99,7 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.services.begin()
 	t.policies.begin()
 	t.routes.begin()
+	t.traffic.out.begin()
 	d := newDirty()
 	set.Each(func(ref objects.Ref, _ any) { t.see(set, ref, d) })
 	t.redo(d)
@@ -105,6 +107,7 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.services.end()
 	t.policies.end()
 	t.routes.end()
+	t.traffic.out.end()
 }
 
 // sortedConditions are all conditions by object; those of one object stay in
@@ -124,14 +127,14 @@ type dirty struct {
 	levels                                  bool // namespace-wide PeerAuthentication
 	routes                                  dirtyRoutes
 	entries                                 map[string]bool // namespaces whose ServiceEntries are made anew
+	traffic                                 dirtyTraffic
 }
 
 func newDirty() *dirty {
 	return &dirty{
 		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
 		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{},
-		routes:  newDirtyRoutes(),
-		entries: map[string]bool{},
+		routes: newDirtyRoutes(), entries: map[string]bool{}, traffic: newDirtyTraffic(),
 	}
 }
 
@@ -149,12 +152,16 @@ func (t *Translator) redo(d *dirty) {
 	t.redoStrict()
 	for k := range d.services {
 		t.redoService(k)
+		d.traffic.services[serviceKey(t.seen.Mesh, k)] = true
 	}
 	for ns := range d.entries {
+		d.traffic.mark(t.entries.services[ns])
 		t.redoEntries(ns)
+		d.traffic.mark(t.entries.services[ns])
 	}
 	t.redoWaypoints()
 	t.redoRoutes(d)
+	t.redoTraffic(&d.traffic)
 	for k := range d.slices {
 		t.redoSlice(k)
 	}

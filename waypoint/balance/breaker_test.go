@@ -51,7 +51,7 @@ func stateOf(t *testing.T, b *Balancer, workload string) CircuitStatus {
 
 func TestASickEndpointIsIsolatedWithinTwoSeconds(t *testing.T) {
 	for name, kind := range kinds {
-		for _, n := range []int{2, 3, 10} {
+		for _, n := range []int{2, 3, 5} {
 			synctest.Test(t, func(t *testing.T) {
 				b, q := NewBalancer(), ask(many(n))
 				q.Settings.Balancer.Kind = kind

@@ -7,14 +7,6 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
-// The defaults of a retry budget (GEP-3388).
-const (
-	budgetPercent     = 20
-	budgetInterval    = 10 * time.Second
-	budgetMinCount    = 10
-	budgetMinInterval = time.Second
-)
-
 // budget counts requests and retries of the last while.
 type budget struct {
 	mu                      sync.Mutex
@@ -22,25 +14,18 @@ type budget struct {
 }
 
 // allows counts a request, or a retry if it is within the budget: a share of
-// the requests, or the few that are always allowed.
+// the requests, or the few that are always allowed (GEP-3388).
 func (b *budget) allows(s *mesh.RetryBudget, retry bool, now time.Time) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	percent, count := s.Percent, s.MinCount
-	if percent == 0 {
-		percent = budgetPercent
-	}
-	if count == 0 {
-		count = budgetMinCount
-	}
-	b.requests.advance(now, orElse(s.Interval, budgetInterval))
-	b.retries.advance(now, orElse(s.Interval, budgetInterval))
-	b.free.advance(now, orElse(s.MinInterval, budgetMinInterval))
+	b.requests.advance(now, s.Interval)
+	b.retries.advance(now, s.Interval)
+	b.free.advance(now, s.MinInterval)
 	if !retry {
 		b.requests.add()
 		return true
 	}
-	if 100*(b.retries.sum+1) > percent*b.requests.sum && b.free.sum >= count {
+	if !within(b.retries.sum+1, s.Percent, b.requests.sum) && b.free.sum >= s.MinCount {
 		return false
 	}
 	b.retries.add()
@@ -48,12 +33,7 @@ func (b *budget) allows(s *mesh.RetryBudget, retry bool, now time.Time) bool {
 	return true
 }
 
-func orElse(d, otherwise time.Duration) time.Duration {
-	if d > 0 {
-		return d
-	}
-	return otherwise
-}
+func within(retries, percent, requests int) bool { return 100*retries <= percent*requests }
 
 // window is a sliding count in tenths of an interval.
 type window struct {

@@ -1,7 +1,6 @@
 package balance
 
 import (
-	"fmt"
 	"math"
 	"net/netip"
 	"sync"
@@ -141,37 +140,4 @@ func keep(list []*endpoint, want func(*endpoint) bool) []*endpoint {
 		}
 	}
 	return kept
-}
-
-// enter counts a request in, if the bounds allow it.
-func (g *group) enter(q *Query, now time.Time) error {
-	bounds := &q.Settings.Connections
-	if n := g.inFlight.Add(1); bounds.MaxRequests > 0 && n > int64(bounds.MaxRequests) {
-		g.inFlight.Add(-1)
-		return g.overflow("http2MaxRequests", bounds.MaxRequests)
-	}
-	if q.Settings.RetryBudget != nil && !g.budget.allows(q.Settings.RetryBudget, q.Retry, now) {
-		g.inFlight.Add(-1)
-		return g.overflow("the retry budget's percent", q.Settings.RetryBudget.Percent)
-	}
-	if !q.Retry {
-		return nil
-	}
-	if n := g.retries.Add(1); bounds.MaxRetries > 0 && n > int64(bounds.MaxRetries) {
-		g.leave(true)
-		return g.overflow("maxRetries", bounds.MaxRetries)
-	}
-	return nil
-}
-
-func (g *group) overflow(bound string, value int) error {
-	return &OverflowError{Service: g.key.service, Port: g.key.port, Bound: fmt.Sprintf("%s %d", bound, value)}
-}
-
-// leave counts it out.
-func (g *group) leave(retry bool) {
-	g.inFlight.Add(-1)
-	if retry {
-		g.retries.Add(-1)
-	}
 }

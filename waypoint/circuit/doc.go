@@ -5,8 +5,9 @@
 //	                   ▲                 │ a probe fails             │ fails twice in a step
 //	                   └─────────────────┴───────────────────────────┘ for longer each time
 //
-// Closed: everything that a healthy endpoint gets. It trips on consecutive
-// failures or, with the defaults, when half of at least 10 requests within
+// Closed: everything that a healthy endpoint gets. It trips on failures in a
+// row: 5 server errors, 3 gateway errors (502, 503, 504) or 3 failures to
+// connect; with these defaults also when half of at least 10 requests within
 // [DefaultWindow] failed. Open: nothing until the ejection is over. Half-open:
 // one real request at a time as a probe. Ramping: 5, 15, 35, then 60 % of its
 // share; every step wants three good answers and a second, or one good answer

@@ -9,6 +9,7 @@ import (
 // The defaults.
 const (
 	DefaultServerErrors  = 5
+	DefaultGatewayErrors = 3
 	DefaultLocalFailures = 3
 	DefaultWindow        = 2 * time.Second
 	DefaultEjection      = 5 * time.Second
@@ -42,7 +43,7 @@ func RulesOf(o mesh.Outlier) Rules {
 	}
 	switch {
 	case o.Consecutive5xx == 0 && o.ConsecutiveGateway == 0 && o.ConsecutiveLocal == 0:
-		r.Rate, r.LocalFailures = true, DefaultLocalFailures
+		r.Rate, r.GatewayErrors, r.LocalFailures = true, DefaultGatewayErrors, DefaultLocalFailures
 	case o.SplitLocalFromRemote:
 		r.LocalFailures = threshold(o.ConsecutiveLocal, 5)
 	default:
