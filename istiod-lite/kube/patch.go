@@ -44,7 +44,7 @@ var targets = map[objects.Kind]target{
 	},
 	objects.KindServiceEntry: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
-		"ServiceEntry", "istio-ambient-service",
+		"ServiceEntry", "istio-ambient-service", false,
 	},
 	objects.KindDestinationRule: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
