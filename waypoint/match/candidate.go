@@ -62,13 +62,8 @@ func alternativesOf(r *mesh.Route, rule int) ([]*candidate, error) {
 		return serverNames(spec.SNI)
 	case mesh.RouteGRPC, mesh.RouteHTTP:
 	}
-	if err := checkFilters(&spec.Filters); err != nil {
+	if err := checkRule(spec); err != nil {
 		return nil, err
-	}
-	for i := range spec.Backends {
-		if err := checkFilters(&spec.Backends[i].Filters); err != nil {
-			return nil, fmt.Errorf("backend %d: %w", i, err)
-		}
 	}
 	if len(spec.Matches) == 0 {
 		c, err := newCandidate(r.Key.Kind, &mesh.RequestMatch{}, -1)

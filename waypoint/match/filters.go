@@ -9,8 +9,20 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
-// checkFilters finds what an author wrote that no request may be given: the
-// functions that apply filters need not ask again.
+// checkRule finds what an author wrote that no request may be given: the
+// functions that apply it need not ask again.
+func checkRule(rule *mesh.RouteRule) error {
+	if err := errors.Join(checkFilters(&rule.Filters), checkPersistence(rule.Persistence)); err != nil {
+		return err
+	}
+	for i := range rule.Backends {
+		if err := checkFilters(&rule.Backends[i].Filters); err != nil {
+			return fmt.Errorf("backend %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
 func checkFilters(f *mesh.Filters) error {
 	return errors.Join(checkEdit(f.Request), checkEdit(f.Response), checkRedirect(f.Redirect), checkRewrite(f.Rewrite))
 }
