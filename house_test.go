@@ -228,7 +228,7 @@ func TestImportsFollowTheTable(t *testing.T) {
 // pure are the packages of rules: values in, values out.
 var pure = []string{
 	"internal/mesh", "internal/spiffe", "internal/policy",
-	"istiod-lite/translate", "istiod-lite/snapshot",
+	"istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/provision",
 	"ztunnel/route", "cni/enrol", "waypoint/match", "waypoint/circuit",
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/kube"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 )
 
 // Config configures the control plane.
@@ -23,6 +24,9 @@ type Config struct {
 	Identity string
 	// Mesh is the settings below those that the cluster's ConfigMap gives.
 	Mesh objects.MeshConfig
+	// Waypoint is what all waypoints share; without an image none is made. Its
+	// Namespace is set to this one's.
+	Waypoint provision.Settings
 	// Audiences are those of which a token must have one; none is istio-ca.
 	Audiences []string
 	// Trusted are the accounts of node proxies, which may ask for the
@@ -75,6 +79,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = slog.Default()
 	}
 	c.Mesh = c.Mesh.WithDefaults()
+	c.Waypoint.Namespace = c.Namespace
 	return c, nil
 }
 

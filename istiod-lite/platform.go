@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
 	"github.com/ambit-mesh/ambit/istiod-lite/kube"
+	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
@@ -29,6 +30,9 @@ type platform struct {
 	write func(context.Context) error
 	// tell takes the newest conditions; it does not wait.
 	tell func([]translate.Condition)
+	// provide takes the newest plan of what waypoints are made of; it does not
+	// wait.
+	provide func(provision.Plan)
 }
 
 func (p *plane) cluster() platform {
@@ -36,7 +40,7 @@ func (p *plane) cluster() platform {
 		return platform{}
 	}
 	c, log := *p.cfg.Cluster, p.cfg.Logger.With("component", "kube")
-	conditions := kube.NewConditions(c.Dynamic, log)
+	conditions, provisioner := kube.NewConditions(c.Dynamic, log), kube.NewProvisioner(c, log)
 	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log, Seen: conditions.Seen})
 	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
 	write := func(ctx context.Context) error {
@@ -49,6 +53,7 @@ func (p *plane) cluster() platform {
 				leading, ctx := errgroup.WithContext(ctx)
 				leading.Go(func() error { return roots.Run(ctx) })
 				leading.Go(func() error { return conditions.Run(ctx) })
+				leading.Go(func() error { return provisioner.Run(ctx) })
 				return leading.Wait()
 			})
 		})
@@ -57,6 +62,7 @@ func (p *plane) cluster() platform {
 	return platform{
 		authenticator: &kube.Tokens{Client: c.Kube, Audiences: p.cfg.Audiences},
 		watch:         w.Run, synced: w.Synced(), keys: keys.Load, write: write, tell: conditions.Want,
+		provide: provisioner.Want,
 	}
 }
 
@@ -83,8 +89,9 @@ func (p *plane) directory() platform {
 	return platform{
 		authenticator: tokens(d.Tokens),
 		watch:         f.Run, synced: f.Synced(),
-		keys:  func(context.Context) (*ca.Material, error) { return keysIn(d.Keys, p.cfg.Mesh.TrustDomain) },
-		write: func(context.Context) error { return nil },
+		keys:    func(context.Context) (*ca.Material, error) { return keysIn(d.Keys, p.cfg.Mesh.TrustDomain) },
+		write:   func(context.Context) error { return nil },
+		provide: func(provision.Plan) {}, // waypoints are started by hand there
 		tell: func(all []translate.Condition) {
 			for _, c := range all {
 				if !c.Status {

@@ -1,10 +1,12 @@
 package istiodlite
 
 import (
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
@@ -47,6 +49,9 @@ func (t *translation) step() error {
 	p.model.Store(now)
 	p.ledger.Note(changes, refs, now.generation)
 	p.platform.tell(conditions)
+	if now.generation == 1 || slices.ContainsFunc(refs, provision.Concerns) {
+		p.platform.provide(provision.Make(p.cfg.Waypoint, &t.set))
+	}
 	p.metrics.translated(len(refs), len(model.Services), time.Since(began))
 	p.log.Debug("published", "generation", now.generation, "changes", len(refs), "took", time.Since(began))
 	return nil

@@ -10,6 +10,8 @@ import (
 	"k8s.io/client-go/metadata/metadatainformer"
 	"k8s.io/client-go/tools/cache"
 	gatewayinformers "sigs.k8s.io/gateway-api/pkg/client/informers/externalversions"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
 
 // sources make the informers of custom kinds.
@@ -129,6 +131,7 @@ func (c *custom) appeared(name string) {
 	kind := &customKind{informer: i, synced: reg.HasSynced, stop: stop, done: make(chan struct{})}
 	c.running[name] = kind
 	c.tasks.Go(func() { defer close(kind.done); i.RunWithContext(ctx) })
+	c.w.cfg.Queue.Put(definitionRef(name), &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	c.w.cfg.Logger.Info("watching a custom kind", "definition", name)
 }
 
@@ -146,7 +149,12 @@ func (c *custom) gone(name string) {
 	for _, o := range kind.informer.GetStore().List() {
 		c.w.put(o, true)
 	}
+	c.w.cfg.Queue.Put(definitionRef(name), nil)
 	c.w.cfg.Logger.Info("a custom kind is no longer defined", "definition", name)
+}
+
+func definitionRef(name string) objects.Ref {
+	return objects.Ref{Kind: objects.KindDefinition, Key: objects.Key{Name: name}}
 }
 
 // synced reports whether every kind that is defined has been read.

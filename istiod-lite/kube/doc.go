@@ -3,8 +3,9 @@
 //
 // It owns informers (Watcher, into a feed.Queue), token reviews (Tokens), the
 // Secret of the signing key (Keys), the root certificate in every namespace
-// (Roots), conditions of objects (Conditions) and the lease that lets one
-// replica write (Lead). It refuses to interpret objects: that is
+// (Roots), conditions of objects (Conditions), what
+// waypoints are made of (Provisioner), and the lease that lets one replica
+// write (Lead). It refuses to interpret objects: that is
 // istiod-lite/translate's. Every custom resource definition may be absent and
 // come later. Wired by the root package of istiod-lite.
 package kube

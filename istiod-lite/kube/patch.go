@@ -48,7 +48,7 @@ var targets = map[objects.Kind]target{
 	},
 	objects.KindDestinationRule: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
-		"DestinationRule", "ambit-traffic",
+		"DestinationRule", "ambit-traffic", false,
 	},
 	objects.KindService: {
 		schema.GroupVersionResource{Version: "v1", Resource: "services"},

@@ -4,10 +4,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/metadata/metadatainformer"
+	"k8s.io/client-go/tools/cache"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 )
 
 // The ConfigMap of mesh settings, and its key.
@@ -38,4 +42,10 @@ func named(c kubernetes.Interface, namespace, name string) informers.SharedInfor
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
 		}))
+}
+
+// managedObjects watches the metadata of what was provisioned, of one kind.
+func managedObjects(c Clients, resource schema.GroupVersionResource) cache.SharedIndexInformer {
+	return metadatainformer.NewFilteredMetadataInformer(c.Metadata, resource, metav1.NamespaceAll, 0, cache.Indexers{},
+		func(o *metav1.ListOptions) { o.LabelSelector = provision.LabelManaged + "=" + provision.Managed }).Informer()
 }

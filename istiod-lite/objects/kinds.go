@@ -102,6 +102,8 @@ var kinds = []kind{
 	of(KindXBackendTrafficPolicy, func(s *Set) *map[Key]*gatewayx.XBackendTrafficPolicy { return &s.XBackendTrafficPolicies }, inExperimental),
 	// Never read from a file: istiod-lite/jwks makes them.
 	ofCluster(KindKeySet, func(s *Set) *map[Key]*KeySet { return &s.KeySets }),
+	// Never read from a file: a file's objects speak for themselves.
+	ofCluster(KindDefinition, func(s *Set) *map[Key]*metav1.PartialObjectMetadata { return &s.Definitions }),
 	of(KindPod, func(s *Set) *map[Key]*corev1.Pod { return &s.Pods }, "v1"),
 }
 

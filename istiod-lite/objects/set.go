@@ -7,6 +7,7 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 )
@@ -48,6 +49,7 @@ const (
 	KindXMesh                 Kind = "XMesh"
 	KindXBackendTrafficPolicy Kind = "XBackendTrafficPolicy"
 	KindKeySet                Kind = "KeySet"
+	KindDefinition            Kind = "CustomResourceDefinition"
 	KindMesh                  Kind = "MeshConfig"
 )
 
@@ -83,6 +85,8 @@ type Set struct {
 	XMeshes                 map[Key]*gatewayx.XMesh
 	XBackendTrafficPolicies map[Key]*gatewayx.XBackendTrafficPolicy
 	KeySets                 map[Key]*KeySet // by where they are fetched, as Name
+	// Definitions are the custom kinds that the cluster has, of those above.
+	Definitions map[Key]*metav1.PartialObjectMetadata
 
 	Mesh MeshConfig
 }

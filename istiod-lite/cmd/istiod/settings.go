@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/kube"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 )
 
 // settings are the command's flags, whose defaults come from the environment.
@@ -23,6 +24,7 @@ type settings struct {
 	audiences, trusted, names           string
 	grpc, http, metrics                 string
 	mesh                                objects.MeshConfig
+	waypoint                            provision.Settings
 	level                               slog.Level
 }
 
@@ -52,10 +54,13 @@ func readSettings(args []string, env func(string) string) (settings, error) {
 	f.StringVar(&s.mesh.ClusterID, "cluster-id", or("CLUSTER_ID", "Kubernetes"), "name of this cluster (CLUSTER_ID)")
 	f.StringVar(&s.mesh.ClusterDomain, "cluster-domain", or("CLUSTER_DOMAIN", "cluster.local"), "end of every service's hostname (CLUSTER_DOMAIN)")
 	f.StringVar(&s.mesh.Network, "network", env("NETWORK"), "network of this cluster (NETWORK)")
+	f.StringVar(&s.waypoint.Image, "waypoint-image", env("WAYPOINT_IMAGE"), "container image of waypoints; empty makes none (WAYPOINT_IMAGE)")
+	f.StringVar(&s.waypoint.PullPolicy, "waypoint-pull-policy", env("WAYPOINT_PULL_POLICY"), "imagePullPolicy of waypoints; empty is IfNotPresent (WAYPOINT_PULL_POLICY)")
 	f.TextVar(&s.level, "log-level", level(env("LOG_LEVEL")), "debug, info, warn or error (LOG_LEVEL)")
 	if err := f.Parse(args); err != nil {
 		return s, err
 	}
+	s.waypoint.LogLevel = strings.ToLower(s.level.String())
 	if s.mesh.RootNamespace == "" {
 		s.mesh.RootNamespace = s.namespace
 	}
@@ -77,7 +82,7 @@ func (s settings) check(f *flag.FlagSet) error {
 // config opens what the control plane needs.
 func (s settings) config(log *slog.Logger) (istiodlite.Config, error) {
 	cfg := istiodlite.Config{
-		Namespace: s.namespace, Identity: s.identity, Mesh: s.mesh, Logger: log,
+		Namespace: s.namespace, Identity: s.identity, Mesh: s.mesh, Waypoint: s.waypoint, Logger: log,
 		Audiences: list(s.audiences), ServingNames: list(s.names),
 	}
 	for _, a := range list(s.trusted) {

@@ -1,0 +1,109 @@
+package provision
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/tools/txtar"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/yaml"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+var settings = Settings{Image: "registry.example/waypoint:v1", Namespace: "istio-system"}
+
+func TestPlansAreTheGoldenOnes(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no golden files: %v", err)
+	}
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			archive, err := txtar.ParseFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			set, err := objects.Parse(archive.Files[0].Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := document(t, Make(settings, &set).Apply)
+			if *update {
+				archive.Files = append(archive.Files[:1], txtar.File{Name: "plan.yaml", Data: got})
+				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if d := cmp.Diff(string(archive.Files[1].Data), string(got)); d != "" {
+				t.Errorf("(-golden +planned):\n%s", d)
+			}
+		})
+	}
+}
+
+func document(t *testing.T, all []*unstructured.Unstructured) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	for i, o := range all {
+		text, err := yaml.Marshal(o.Object)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i > 0 {
+			b.WriteString("---\n")
+		}
+		b.Write(text)
+	}
+	return b.Bytes()
+}
+
+func TestClaimsAreMadeOnlyWhereDefinedAndMissing(t *testing.T) {
+	define := func(s *objects.Set, name string) {
+		if _, err := s.Put(&metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: name}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	claims := func(s *objects.Set) (kinds []string) {
+		for _, o := range Make(Settings{}, s).Create {
+			kinds = append(kinds, o.GetKind()+" "+o.GetName())
+		}
+		return kinds
+	}
+	set := objects.Set{}
+	if got := claims(&set); got != nil {
+		t.Errorf("nothing is defined, and %v are made", got)
+	}
+	define(&set, definitionClass)
+	define(&set, definitionMesh)
+	if d := cmp.Diff([]string{"GatewayClass istio-waypoint", "XMesh ambit"}, claims(&set)); d != "" {
+		t.Errorf("both are defined:\n%s", d)
+	}
+	if err := set.Read([]byte("apiVersion: gateway.networking.k8s.io/v1\nkind: GatewayClass\nmetadata: {name: istio-waypoint}\nspec: {controllerName: somebody.example/else}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]string{"XMesh ambit"}, claims(&set)); d != "" {
+		t.Errorf("a class that is there, even another's, is left alone:\n%s", d)
+	}
+}
+
+func TestWithoutAnImageNoWaypointIsMade(t *testing.T) {
+	set, err := objects.Parse([]byte("apiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: w, namespace: shop}\nspec: {gatewayClassName: istio-waypoint, listeners: []}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := Make(Settings{}, &set).Apply; got != nil {
+		t.Errorf("made %v", got)
+	}
+	if got := Make(settings, &set).Apply; len(got) != 3 {
+		t.Errorf("with an image, made %d objects", len(got))
+	}
+}
