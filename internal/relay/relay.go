@@ -27,6 +27,9 @@ type Counts struct{ ab, ba atomic.Uint64 }
 // Load gives the bytes from the relay's first end to its second, and back.
 func (c *Counts) Load() (ab, ba uint64) { return c.ab.Load(), c.ba.Load() }
 
+// Add counts bytes that were carried before the relay began.
+func (c *Counts) Add(ab, ba uint64) { c.ab.Add(ab); c.ba.Add(ba) }
+
 // Options change how a connection is carried.
 type Options struct {
 	// HalfOpen ends a connection when one direction has ended and the other has
