@@ -30,7 +30,7 @@ type Conditions struct {
 	mu     sync.Mutex
 	told   bool // there was a Want
 	wanted map[objects.Ref][]translate.Condition
-	seen   map[objects.Ref]any                               // watched objects, of the kinds that have parents
+	seen   map[objects.Ref]any                               // watched routes
 	queue  workqueue.TypedRateLimitingInterface[objects.Ref] // nil unless running
 }
 
@@ -42,7 +42,7 @@ func NewConditions(client dynamic.Interface, log *slog.Logger) *Conditions {
 // Seen takes note of a watched object; nil means that it is gone. If it does
 // not say what is wanted, because somebody else changed that, it will again.
 func (c *Conditions) Seen(ref objects.Ref, object any) {
-	if !targets[ref.Kind].parents {
+	if _, ok := routeTargets[ref.Kind]; !ok {
 		return
 	}
 	c.mu.Lock()

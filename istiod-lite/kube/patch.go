@@ -27,24 +27,22 @@ type target struct {
 	kind     string
 	// manager owns our conditions among those of other writers.
 	manager string
-	// parents is set if conditions are in status.parents, for each parent.
-	parents bool
 }
 
-// targets are the kinds that can be told something; the managers are Istio's
+// targets are the kinds that are told something in status.conditions; the managers are Istio's
 // where it writes there too.
 var targets = map[objects.Kind]target{
 	objects.KindAuthorizationPolicy: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
-		"AuthorizationPolicy", "istio-ambient-ztunnel-policy", false,
+		"AuthorizationPolicy", "istio-ambient-ztunnel-policy",
 	},
 	objects.KindPeerAuthentication: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
-		"PeerAuthentication", "istio-ambient-ztunnel-policy", false,
+		"PeerAuthentication", "istio-ambient-ztunnel-policy",
 	},
 	objects.KindServiceEntry: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "serviceentries"},
-		"ServiceEntry", "istio-ambient-service", false,
+		"ServiceEntry", "istio-ambient-service",
 	},
 	objects.KindDestinationRule: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
@@ -52,16 +50,17 @@ var targets = map[objects.Kind]target{
 	},
 	objects.KindService: {
 		schema.GroupVersionResource{Version: "v1", Resource: "services"},
-		"Service", "istio-ambient-service", false,
+		"Service", "istio-ambient-service",
 	},
-	objects.KindHTTPRoute: routeTarget("httproutes", "HTTPRoute"),
-	objects.KindGRPCRoute: routeTarget("grpcroutes", "GRPCRoute"),
-	objects.KindTLSRoute:  routeTarget("tlsroutes", "TLSRoute"),
-	objects.KindTCPRoute:  routeTarget("tcproutes", "TCPRoute"),
 }
 
-func routeTarget(resource, kind string) target {
-	return target{gateway.SchemeGroupVersion.WithResource(resource), kind, "istio-ambient-route", true}
+// routeTargets are the kinds that are told something for each parent, in
+// status.parents.
+var routeTargets = map[objects.Kind]target{
+	objects.KindHTTPRoute: {gateway.SchemeGroupVersion.WithResource("httproutes"), "HTTPRoute", "istio-ambient-route"},
+	objects.KindGRPCRoute: {gateway.SchemeGroupVersion.WithResource("grpcroutes"), "GRPCRoute", "istio-ambient-route"},
+	objects.KindTLSRoute:  {gateway.SchemeGroupVersion.WithResource("tlsroutes"), "TLSRoute", "istio-ambient-route"},
+	objects.KindTCPRoute:  {gateway.SchemeGroupVersion.WithResource("tcproutes"), "TCPRoute", "istio-ambient-route"},
 }
 
 func (t target) applyOptions() metav1.ApplyOptions {

@@ -18,18 +18,16 @@ import (
 
 // write brings one object's conditions up to date, if it still exists.
 func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
-	target, ok := targets[ref.Kind]
-	if !ok {
-		return fmt.Errorf("conditions of a %s are not written", ref.Kind)
-	}
 	c.mu.Lock()
 	want, seen := c.wanted[ref], c.seen[ref]
 	c.mu.Unlock()
 	var err error
-	if target.parents {
-		err = c.writeParents(ctx, target, ref, want, seen)
+	if route, ok := routeTargets[ref.Kind]; ok {
+		err = c.writeParents(ctx, route, ref, want, seen)
+	} else if other, ok := targets[ref.Kind]; ok {
+		err = c.apply(ctx, other, ref, want)
 	} else {
-		err = c.apply(ctx, target, ref, want)
+		return fmt.Errorf("conditions of a %s are not written", ref.Kind)
 	}
 	if apierrors.IsNotFound(err) {
 		return nil
