@@ -46,7 +46,7 @@ var targets = map[objects.Kind]target{
 	},
 	objects.KindDestinationRule: {
 		schema.GroupVersionResource{Group: "networking.istio.io", Version: "v1", Resource: "destinationrules"},
-		"DestinationRule", "ambit-traffic", false,
+		"DestinationRule", "ambit-traffic",
 	},
 	objects.KindService: {
 		schema.GroupVersionResource{Version: "v1", Resource: "services"},
