@@ -47,7 +47,11 @@ func Uninstall(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstr
 		return err
 	}
 	// Only then the root certificates: as long as it lives, istiod puts them back.
+	// The same goes for waypoints.
 	if err := waitGone(ctx, c, progress); err != nil {
+		return err
+	}
+	if err := deleteWaypoints(ctx, c.Dynamic, progress); err != nil {
 		return err
 	}
 	return deleteRootCerts(ctx, c)
