@@ -256,7 +256,7 @@ func TestARejectionIsCountedAndNotSentAgain(t *testing.T) {
 	eventually(t, "the rejection shows in the status", func() bool {
 		st := s.Status()
 		return len(st) == 1 && len(st[0].Types) == 2 && st[0].Types[0].Acked == 1 &&
-			st[0].Types[1].Nacks == 1 && st[0].Types[1].LastNack == "p: bad" && st[0].Types[1].Acked == 0
+			st[0].Types[1].Nacks == 1 && st[0].Types[1].LastNack == "p: bad" && st[0].Types[1].Nacked == 1 && st[0].Types[1].Acked == 0
 	})
 	if n := obs.get("rejected"); n != 1 {
 		t.Errorf("%d rejections counted, want 1", n)

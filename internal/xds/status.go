@@ -22,7 +22,10 @@ type TypeStatus struct {
 	Sent, Acked uint64
 	Nacks       int
 	LastNack    string
-	LastPush    time.Time
+	// Nacked is the newest generation when LastNack came, 0 if none did. A later
+	// Acked does not mean that what was rejected has been taken.
+	Nacked   uint64
+	LastPush time.Time
 }
 
 // Status lists the connected clients, sorted by id.
@@ -51,7 +54,7 @@ func (c *session) status() ClientStatus {
 		sub := c.subs[typ]
 		st.Types = append(st.Types, TypeStatus{
 			Type: typ, Wildcard: sub.wildcard, Sent: sub.sentGen, Acked: sub.ackedGen,
-			Nacks: sub.nacks, LastNack: sub.lastNack, LastPush: sub.lastPush,
+			Nacks: sub.nacks, LastNack: sub.lastNack, Nacked: sub.nackGen, LastPush: sub.lastPush,
 		})
 	}
 	return st

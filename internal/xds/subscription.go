@@ -34,6 +34,7 @@ type subscription struct {
 	ackedGen uint64
 	nacks    int
 	lastNack string
+	nackGen  uint64 // the newest generation sent when it was
 	lastPush time.Time
 }
 
@@ -116,7 +117,7 @@ func (sub *subscription) leaveWildcard() {
 func (c *session) answered(sub *subscription, r *discovery.DeltaDiscoveryRequest) {
 	if e := r.GetErrorDetail(); e != nil {
 		sub.nacks++
-		sub.lastNack = e.GetMessage()
+		sub.lastNack, sub.nackGen = e.GetMessage(), sub.sentGen
 		c.srv.cfg.Observer.Rejected(sub.typ)
 		c.log.Warn("client rejected resources", "type", sub.typ, "nonce", r.GetResponseNonce(), "reason", e.GetMessage())
 		return
