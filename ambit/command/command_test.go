@@ -11,7 +11,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"golang.org/x/tools/txtar"
 )
 
@@ -26,7 +25,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 }
 
 func TestTablesOfASavedDump(t *testing.T) {
-	const golden = "testdata/tables.txtar"
+	const path = "testdata/tables.txtar"
 	lines := []string{
 		"ztunnel workloads", "ztunnel workloads -n shop", "ztunnel workloads --address fd00:1::4", "ztunnel workload -n kube-system -o json",
 		"ztunnel services", "ztunnel services --address 10.96.0.9", "ztunnel policies", "ztunnel policies -n nowhere -o json",
@@ -40,19 +39,7 @@ func TestTablesOfASavedDump(t *testing.T) {
 		}
 		archive.Files = append(archive.Files, txtar.File{Name: line, Data: []byte(stdout)})
 	}
-	got := txtar.Format(archive)
-	if *update {
-		if err := os.WriteFile(golden, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("the tables changed (-golden +printed):\n%s", diff)
-	}
+	golden(t, path, archive)
 }
 
 func TestExitCodesAndWhatIsSaid(t *testing.T) {
@@ -75,6 +62,14 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{"ztunnel policies --node n1 -f testdata/dump.json", ExitUsage, "--node chooses whom to ask"},
 		{"ztunnel policies -f " + missing, ExitError, "reading the dump"},
 		{"ztunnel policies -f " + bad, ExitError, "reading a ztunnel state dump"},
+		{"why", ExitUsage, "takes one argument, the id of a decision"},
+		{"why K7Q2M4XA", ExitUsage, "no id of a decision"},
+		{"why k7q2m4xa --kubeconfig " + missing, ExitError, "finding the cluster"},
+		{"status --kubeconfig " + missing, ExitError, "finding the cluster"},
+		{"apply", ExitUsage, "apply what?"},
+		{"apply -f x --wait --dry-run", ExitUsage, "--wait waits for what --dry-run does not write"},
+		{"apply -f " + missing, ExitError, "reading objects"},
+		{"apply -f " + bad + " --kubeconfig " + missing, ExitError, "reading objects"},
 		{"check --kubeconfig " + missing, ExitError, "finding the cluster"},
 		{"install --manifests " + missing, ExitError, "write them with `make manifests`"},
 		{"install --manifests " + missing + " --image-tag x", ExitUsage, "--manifests holds rendered files"},
@@ -99,7 +94,7 @@ func TestHelpNamesEverySubcommandAndChangesNothing(t *testing.T) {
 	if code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "version", "istio.io/dataplane-mode=ambient"} {
+	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "apply", "status", "why", "version", "istio.io/dataplane-mode=ambient"} {
 		if !strings.Contains(stdout, sub) {
 			t.Errorf("help lacks %q", sub)
 		}

@@ -20,14 +20,16 @@ import (
 const (
 	// ExitError: the command could not do its work.
 	ExitError = 1
-	// ExitUnhealthy: `ambit check` worked and found a failure.
+	// ExitUnhealthy: the command worked, and the answer is no: `ambit check` found
+	// a failure, `ambit status` somebody who is behind, `ambit can` a denial.
 	ExitUnhealthy = 2
 	// ExitUsage: the command line makes no sense.
 	ExitUsage = 64
 )
 
-// errUnhealthy ends `ambit check` after its findings were printed.
-var errUnhealthy = errors.New("the check failed")
+// errUnhealthy ends a command that worked, and has printed an answer that is
+// not the one hoped for.
+var errUnhealthy = errors.New("not as it should be")
 
 // usageError is a command line that makes no sense.
 type usageError struct{ error }
@@ -89,7 +91,8 @@ Pods join the mesh by a label, without a restart:
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)")
 	flags.StringVar(&g.context, "context", "", "context of the kubeconfig (default: its current one)")
-	root.AddCommand(g.installCommand(), g.uninstallCommand(), g.checkCommand(), g.ztunnelCommand(), g.versionCommand())
+	root.AddCommand(g.installCommand(), g.uninstallCommand(), g.checkCommand(), g.ztunnelCommand(),
+		g.applyCommand(), g.statusCommand(), g.whyCommand(), g.versionCommand())
 	return root
 }
 
@@ -117,6 +120,16 @@ func noSubcommand(c *cobra.Command, args []string) error {
 		return usageError{fmt.Errorf("unknown subcommand %q (see: %s --help)", args[0], c.CommandPath())}
 	}
 	return nil
+}
+
+// oneArg wants one argument, which is what.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usageError{fmt.Errorf("%s takes one argument, %s (see: %s --help)", c.CommandPath(), what, c.CommandPath())}
+		}
+		return nil
+	}
 }
 
 // noArgs is cobra.NoArgs with the exit code of a usage error.

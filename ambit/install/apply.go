@@ -12,10 +12,8 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/client-go/dynamic"
 	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/ambit/reach"
@@ -48,7 +46,7 @@ func Objects(files []manifests.File) ([]*unstructured.Unstructured, error) {
 // Apply applies the objects on the server's side, one line of progress each.
 func Apply(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured, progress io.Writer) error {
 	for _, obj := range objs {
-		ri, err := resource(c, obj)
+		ri, err := c.Resource(obj)
 		if err != nil {
 			return err
 		}
@@ -64,7 +62,7 @@ func Apply(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructu
 func Delete(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured, progress io.Writer) error {
 	var errs []error
 	for i := len(objs) - 1; i >= 0; i-- {
-		ri, err := resource(c, objs[i])
+		ri, err := c.Resource(objs[i])
 		if err != nil {
 			errs = append(errs, err)
 			continue
@@ -80,25 +78,6 @@ func Delete(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstruct
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// resource is the client for an object's kind and namespace.
-func resource(c *reach.Cluster, obj *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
-	gvk := obj.GroupVersionKind()
-	mapping, err := c.Mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-	if meta.IsNoMatchError(err) {
-		// The kind may have been defined since the cluster was last asked.
-		c.Mapper.Reset()
-		mapping, err = c.Mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the cluster does not serve %s: %w", gvk.Kind, err)
-	}
-	ri := c.Dynamic.Resource(mapping.Resource)
-	if ns := obj.GetNamespace(); ns != "" {
-		return ri.Namespace(ns), nil
-	}
-	return ri, nil
 }
 
 // name is what users call the object.

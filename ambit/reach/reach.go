@@ -84,31 +84,21 @@ func (c *Cluster) RunningPods(ctx context.Context, namespace, label, node string
 
 // Get fetches http://localhost:port/path from inside a pod.
 func (c *Cluster) Get(ctx context.Context, namespace, pod string, port uint16, path string) ([]byte, error) {
+	d, err := c.Door(ctx, namespace, pod, port)
+	if err != nil {
+		return nil, err
+	}
+	defer d.Close()
+	return d.Get(ctx, path)
+}
+
+// Door opens a way to an HTTP server on a pod's loopback. Close ends it.
+func (c *Cluster) Door(ctx context.Context, namespace, pod string, port uint16) (*Door, error) {
 	local, stop, err := c.forward(ctx, namespace, pod, port)
 	if err != nil {
 		return nil, err
 	}
-	defer stop()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+local.String()+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	resp, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("asking %s/%s: %w", namespace, pod, err)
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return nil, fmt.Errorf("reading the answer of %s/%s: %w", namespace, pod, err)
-	}
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s/%s answered %s to %s", namespace, pod, resp.Status, path)
-	}
-	return body, nil
+	return &Door{Name: namespace + "/" + pod, URL: "http://" + local.String(), stop: stop}, nil
 }
 
 // forward opens a local port that leads into the pod; stop ends it and waits.

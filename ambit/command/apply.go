@@ -1,0 +1,116 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/ambit/apply"
+	"github.com/ambit-mesh/ambit/ambit/ask"
+	"github.com/ambit-mesh/ambit/ambit/reach"
+)
+
+func (g *global) applyCommand() *cobra.Command {
+	var files []string
+	var o apply.Options
+	var wait bool
+	timeout := time.Minute
+	c := &cobra.Command{
+		Use:   "apply -f FILE",
+		Short: "Apply objects, and wait until every proxy serves them",
+		Long: `apply writes objects to the cluster as kubectl apply --server-side does, with
+the same field manager, so that both may be used on one object.
+
+With --wait it returns when every running proxy has acknowledged a configuration
+that holds the objects as they were written; objects that the mesh does not read,
+such as Deployments, are not waited for. It then says which of the objects'
+conditions are not true. Exit code 0: served as written; 2: served, but not as
+written; 1: not applied, or not served in time, with who is behind.`,
+		Example: `  ambit apply -f route.yaml --wait
+  kustomize build . | ambit apply -f - --wait --timeout 20s`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if len(files) == 0 {
+				return usageError{errors.New("apply what? (-f FILE)")}
+			}
+			if wait && o.DryRun {
+				return usageError{errors.New("--wait waits for what --dry-run does not write")}
+			}
+			objs, err := apply.Read(files, c.InOrStdin())
+			if err != nil {
+				return fmt.Errorf("reading objects: %w", err)
+			}
+			cluster, err := g.open(g.kubeconfig, g.context)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeoutCause(c.Context(), timeout, fmt.Errorf("not served by every proxy after %s", timeout))
+			defer cancel()
+			began := time.Now()
+			versions, err := apply.To(ctx, cluster, objs, o, c.OutOrStdout())
+			if err != nil || !wait {
+				return err
+			}
+			return await(ctx, c.OutOrStdout(), cluster, versions, began)
+		},
+	}
+	f := c.Flags()
+	f.StringSliceVarP(&files, "filename", "f", nil, "file or directory with objects; - is standard input")
+	f.StringVarP(&o.Namespace, "namespace", "n", "", "namespace of objects that have none (default \"default\")")
+	f.StringVar(&o.Manager, "field-manager", "", "owner of the fields that are set (default kubectl's)")
+	f.BoolVar(&o.Force, "force-conflicts", false, "take fields that another manager has set")
+	f.BoolVar(&o.DryRun, "dry-run", false, "let the server check everything, and write nothing")
+	f.BoolVarP(&wait, "wait", "w", false, "return when every proxy serves the objects")
+	f.DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	return c
+}
+
+// await waits for the proxies and says what came of it.
+func await(ctx context.Context, out io.Writer, cluster *reach.Cluster, versions []ask.Version, began time.Time) error {
+	planes, err := replicas(ctx, cluster)
+	if err != nil {
+		return err
+	}
+	var doors []*reach.Door
+	for _, open := range planes {
+		d, err := open(ctx)
+		if err != nil {
+			return err
+		}
+		defer d.Close()
+		doors = append(doors, d)
+	}
+	served, err := ask.Await(ctx, doors, func(ctx context.Context) ([]ask.Proxy, error) { return proxies(ctx, cluster) }, versions)
+	if err != nil {
+		return err
+	}
+	return writeServed(out, served, time.Since(began))
+}
+
+func writeServed(w io.Writer, s *ask.Service, took time.Duration) error {
+	unread := 0
+	for _, o := range s.Objects {
+		if o.State == "unread" {
+			unread++
+		}
+	}
+	if unread == len(s.Objects) {
+		_, err := fmt.Fprintln(w, "the mesh reads none of these objects: there is nothing to wait for")
+		return err
+	}
+	if _, err := fmt.Fprintf(w, "every proxy serves them, after %s\n", took.Round(10*time.Millisecond)); err != nil {
+		return err
+	}
+	doubts := s.Doubts()
+	for _, d := range doubts {
+		fmt.Fprintln(w, "but", d)
+	}
+	if len(doubts) > 0 {
+		return errUnhealthy
+	}
+	return nil
+}

@@ -1,0 +1,83 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ambit-mesh/ambit/ambit/ask"
+)
+
+func (g *global) statusCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Show which configuration each proxy has acknowledged, and who is behind",
+		Long: `status asks the control plane for its generation of the configuration and for
+what each proxy has acknowledged of it. Running proxies that are connected to no
+control plane are shown too: they serve what they had. Exit code 0: all are up
+to date; 2: somebody is behind; 1: the status could not be found.`,
+		Args: noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			cluster, err := g.open(g.kubeconfig, g.context)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeoutCause(c.Context(), 30*time.Second, errors.New("no answer within 30 s"))
+			defer cancel()
+			planes, err := replicas(ctx, cluster)
+			if err != nil {
+				return err
+			}
+			running, err := proxies(ctx, cluster)
+			if err != nil {
+				return err
+			}
+			report, err := ask.Status(ctx, planes, running)
+			if err != nil {
+				return err
+			}
+			if err := g.print(c.OutOrStdout(), report, func(w io.Writer) error { return writeStatus(w, report, time.Now()) }); err != nil {
+				return err
+			}
+			if report.Behind() {
+				return errUnhealthy
+			}
+			return nil
+		},
+	}
+	g.outputFlag(c)
+	return c
+}
+
+func writeStatus(w io.Writer, r *ask.Report, now time.Time) error {
+	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(tw, "CONTROL PLANE\tGENERATION\tSINCE")
+	for _, p := range r.ControlPlanes {
+		fmt.Fprintf(tw, "%s\t%d\t%s ago\n", p.Name, p.Generation, now.Sub(p.At).Round(time.Second))
+	}
+	fmt.Fprintln(tw, "\nPROXY\tKIND\tNODE\tACKNOWLEDGED\tBEHIND\tFROM\tREMARK")
+	for _, p := range r.Proxies {
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Proxy, p.Kind, dash(p.Node), connected(p, p.Generation), connected(p, p.Lag), dash(p.ControlPlane), p.Says)
+	}
+	return tw.Flush()
+}
+
+// connected is a number that only a connected proxy has.
+func connected(p ask.Row, n uint64) string {
+	if p.ControlPlane == "" {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+func dash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
