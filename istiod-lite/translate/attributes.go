@@ -2,6 +2,7 @@ package translate
 
 import (
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -15,9 +16,10 @@ type attributes struct {
 	// what it is, for the user.
 	what    string
 	match   mesh.Match
+	request mesh.HTTPMatch     // put into match if anything is in it
 	domains []mesh.StringMatch // trust domains, beside the principals in match
 	trouble []trouble
-	set     bool // something that L4 can see is demanded
+	set     bool // something that can be evaluated is demanded
 }
 
 func (a *attributes) empty() bool { return !a.set }
@@ -25,6 +27,9 @@ func (a *attributes) empty() bool { return !a.set }
 // matches is what must hold, all of it.
 func (a *attributes) matches() alternative {
 	m := a.match
+	if !reflect.ValueOf(a.request).IsZero() {
+		m.HTTP = &a.request
+	}
 	switch {
 	case len(a.domains) == 0:
 		return alternative{m}
@@ -47,10 +52,7 @@ func (c *conversion) source(s *api.Source) attributes {
 	values(&a, "notIpBlocks", &a.match.NotSourceIPs, s.GetNotIpBlocks(), ipBlock)
 	values(&a, "trustDomains", &a.domains, s.GetTrustDomains(), c.trustDomain)
 	values(&a, "notTrustDomains", &a.match.NotPrincipals, s.GetNotTrustDomains(), c.trustDomain)
-	a.refuse("requestPrincipals", s.GetRequestPrincipals())
-	a.refuse("notRequestPrincipals", s.GetNotRequestPrincipals())
-	a.refuse("remoteIpBlocks", s.GetRemoteIpBlocks())
-	a.refuse("notRemoteIpBlocks", s.GetNotRemoteIpBlocks())
+	c.requestSource(&a, s)
 	return a
 }
 
@@ -58,12 +60,7 @@ func (c *conversion) operation(o *api.Operation) attributes {
 	a := attributes{what: "an operation"}
 	values(&a, "ports", &a.match.DestinationPorts, o.GetPorts(), port)
 	values(&a, "notPorts", &a.match.NotDestinationPorts, o.GetNotPorts(), port)
-	a.refuse("hosts", o.GetHosts())
-	a.refuse("notHosts", o.GetNotHosts())
-	a.refuse("methods", o.GetMethods())
-	a.refuse("notMethods", o.GetNotMethods())
-	a.refuse("paths", o.GetPaths())
-	a.refuse("notPaths", o.GetNotPaths())
+	c.requestOperation(&a, o)
 	return a
 }
 
@@ -93,16 +90,9 @@ func (c *conversion) when(w *api.Condition) attributes {
 		values(&a, w.Key, &m.DestinationPorts, yes, port)
 		values(&a, w.Key, &m.NotDestinationPorts, no, port)
 	default:
-		a.trouble = append(a.trouble, trouble{a.what, "cannot be seen at L4"})
+		c.requestWhen(&a, w)
 	}
 	return a
-}
-
-// refuse notes an attribute of requests, if it is used.
-func (a *attributes) refuse(name string, values []string) {
-	if len(values) > 0 {
-		a.trouble = append(a.trouble, trouble{name, "cannot be seen at L4"})
-	}
 }
 
 // values reads a list. One value that cannot be read spoils the list: without
@@ -166,7 +156,7 @@ func (c *conversion) trustDomain(s string) ([]mesh.StringMatch, string) {
 	case strings.Contains(s, "/"):
 		return nil, "is not a trust domain"
 	case m[0].Op == mesh.OpSuffix:
-		return nil, "cannot be compared at L4"
+		return nil, "cannot be compared"
 	case m[0].Op == mesh.OpExact:
 		var out []mesh.StringMatch
 		for _, d := range c.aliases(s) {

@@ -15,7 +15,8 @@ import (
 const annotationDryRun = "istio.io/dry-run"
 
 // authorization makes the L4 policy of an AuthorizationPolicy: nil if ztunnel
-// has no part in it. The condition is nil for one that only waypoints read.
+// has no part in it. The condition is nil for one that only waypoints read;
+// that is guardPolicy's.
 //
 // An ALLOW rule with a part that L4 cannot see is left out, so less is
 // allowed. A DENY rule loses that part, so more is denied; upstream would deny
@@ -24,25 +25,39 @@ func authorization(m objects.MeshConfig, ap *security.AuthorizationPolicy) (*mes
 	if ap.Spec.GetTargetRef() != nil || len(ap.Spec.GetTargetRefs()) > 0 {
 		return nil, nil
 	}
-	c := conversion{mesh: m, namespace: ap.Namespace}
-	p := &mesh.Policy{
-		Key:   mesh.PolicyKey{Namespace: ap.Namespace, Name: ap.Name},
-		Scope: authorizationScope(m, ap),
-	}
-	switch ap.Spec.GetAction() {
-	case api.AuthorizationPolicy_ALLOW:
-	case api.AuthorizationPolicy_DENY:
-		p.Action, c.deny = mesh.ActionDeny, true
-	default:
+	c := conversion{mesh: m, namespace: ap.Namespace, action: actionOf(ap)}
+	if c.action != mesh.ActionAllow && c.action != mesh.ActionDeny {
 		c.note("Action %s is not enforced at L4: the policy has no effect here.", ap.Spec.GetAction())
 		return nil, c.condition(ap)
 	}
-	p.DryRun = c.dryRun(ap.Annotations)
+	return c.policy(ap, authorizationScope(m, ap)), c.condition(ap)
+}
+
+// actionOf reads an action. One of a later API is taken for the strict one.
+func actionOf(ap *security.AuthorizationPolicy) mesh.Action {
+	switch ap.Spec.GetAction() {
+	case api.AuthorizationPolicy_ALLOW:
+		return mesh.ActionAllow
+	case api.AuthorizationPolicy_AUDIT:
+		return mesh.ActionAudit
+	case api.AuthorizationPolicy_CUSTOM:
+		return mesh.ActionCustom
+	case api.AuthorizationPolicy_DENY:
+	}
+	return mesh.ActionDeny
+}
+
+// policy converts the rules.
+func (c *conversion) policy(ap *security.AuthorizationPolicy, scope mesh.PolicyScope) *mesh.Policy {
+	p := &mesh.Policy{
+		Key:   mesh.PolicyKey{Namespace: ap.Namespace, Name: ap.Name},
+		Scope: scope, Action: c.action, DryRun: c.dryRun(ap.Annotations),
+	}
 	for i, r := range ap.Spec.GetRules() {
 		c.rule = i
 		p.Rules = append(p.Rules, c.convert(r)...)
 	}
-	return p, c.condition(ap)
+	return p
 }
 
 func authorizationScope(m objects.MeshConfig, ap *security.AuthorizationPolicy) mesh.PolicyScope {
@@ -59,9 +74,11 @@ func authorizationScope(m objects.MeshConfig, ap *security.AuthorizationPolicy) 
 type conversion struct {
 	mesh      objects.MeshConfig
 	namespace string
-	deny      bool
-	rule      int
-	notes     []string
+	action    mesh.Action
+	// waypoint is set for a policy of waypoints, which see requests.
+	waypoint bool
+	rule     int
+	notes    []string
 }
 
 func (c *conversion) note(format string, args ...any) {
@@ -95,7 +112,7 @@ func (c *conversion) dryRun(annotations map[string]string) bool {
 	return dry
 }
 
-// trouble is an attribute that L4 cannot evaluate.
+// trouble is an attribute that cannot be evaluated.
 type trouble struct{ attribute, why string }
 
 func (t trouble) String() string { return t.attribute + " " + t.why }
@@ -167,12 +184,16 @@ func (c *conversion) report(parts []part) bool {
 	if len(all) == 0 {
 		return true
 	}
-	effect := "This ALLOW rule is left out, so what only it allows is denied."
-	if c.deny {
-		effect = "This DENY rule is enforced without that, so it denies every connection that the rest of it describes."
-	}
-	c.note("Rule %d: %s. %s", c.rule, strings.Join(all, ", "), effect)
-	return c.deny
+	c.note("Rule %d: %s. %s", c.rule, strings.Join(all, ", "), effects[c.action])
+	return c.action != mesh.ActionAllow
+}
+
+// effects tell what becomes of a rule with a part that cannot be evaluated.
+var effects = map[mesh.Action]string{
+	mesh.ActionAllow:  "This ALLOW rule is left out, so what only it allows is denied.",
+	mesh.ActionDeny:   "This DENY rule is enforced without that, so it denies everything that the rest of it describes.",
+	mesh.ActionAudit:  "This AUDIT rule does without that, so it notes everything that the rest of it describes.",
+	mesh.ActionCustom: "This CUSTOM rule does without that, so its provider is asked about everything that the rest of it describes.",
 }
 
 // cross adds a part to rules: as one clause where each alternative is one
