@@ -179,7 +179,7 @@ extensionProviders:
 		t.Errorf("providers (-want +got):\n%s", d)
 	}
 	for field, problem := range map[string]string{
-		"{port: 80}":                            "names no service",
+		"{port: 80}":                            "service is not named",
 		"{service: x}":                          "port 0 is not a port",
 		"{service: x, port: 80, timeout: soon}": `timeout "soon" is not a duration`,
 		"{service: x, port: 80, statusOnError: \"200\"}": `statusOnError "200" is not the status of an error`,

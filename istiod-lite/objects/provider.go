@@ -80,7 +80,7 @@ func (e extensionProvider) read() []Provider {
 // parse reads what is written as text, and says what cannot be used.
 func (p *Provider) parse(x *extAuthz) string {
 	if x.Service == "" {
-		return "names no service"
+		return "service is not named"
 	}
 	if x.Port == 0 || x.Port > 65535 {
 		return fmt.Sprintf("port %d is not a port", x.Port)

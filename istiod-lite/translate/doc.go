@@ -2,7 +2,8 @@
 // the mesh's own model: pods and endpoint slices into workloads, services into
 // services, authorization and peer authentication into L4 policies, routes of
 // the Gateway API into routes of waypoints, destination rules and retry budgets
-// into what waypoints do to the endpoints of services.
+// into what waypoints do to the endpoints of services, policies with targets
+// and request authentication into what waypoints enforce.
 //
 // It owns the meaning of the user's API at L4, and closes where a policy says
 // what L4 cannot see: a DENY is widened, an ALLOW rule is left out, and a
@@ -30,8 +31,14 @@ const (
 	// TypeRuleAccepted is on DestinationRules: upstream has no type for them.
 	TypeRuleAccepted = "ambit.io/Accepted"
 
+	// TypeWaypointAccepted is on what waypoints enforce: AuthorizationPolicies
+	// with targets, and RequestAuthentications.
+	TypeWaypointAccepted = "WaypointAccepted"
+
 	ReasonAccepted           = "Accepted"
+	ReasonAncestorNotBound   = "AncestorNotBound"
 	ReasonInvalid            = "Invalid"
+	ReasonPartiallyInvalid   = "PartiallyInvalid"
 	ReasonTargetNotFound     = "TargetNotFound"
 	ReasonUnsupportedValue   = "UnsupportedValue"
 	ReasonWaypointAccepted   = "WaypointAccepted"

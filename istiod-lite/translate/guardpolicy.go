@@ -28,7 +28,7 @@ func guardPolicy(m objects.MeshConfig, ap *security.AuthorizationPolicy, aims []
 	if len(ap.Spec.GetSelector().GetMatchLabels()) > 0 {
 		c.note("The selector has no effect beside targetRefs.")
 	}
-	return p, guardCondition(refOf(objects.KindAuthorizationPolicy, ap), ap.Generation, aims, invalid, c.notes)
+	return p, guardCondition(objects.Ref{Kind: objects.KindAuthorizationPolicy, Key: objects.Key{Namespace: ap.Namespace, Name: ap.Name}}, ap.Generation, aims, invalid, c.notes)
 }
 
 // provider finds an external authorizer in the mesh's settings, and says why
@@ -39,7 +39,7 @@ func provider(m objects.MeshConfig, namespace, name string) (*mesh.Provider, str
 			continue
 		}
 		if p.Problem != "" {
-			return nil, "cannot be used, since it " + p.Problem
+			return nil, "cannot be used, since its " + p.Problem
 		}
 		out := p.Provider
 		out.Service, out.Host = locate(m, p.At)

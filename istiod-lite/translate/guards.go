@@ -41,11 +41,15 @@ func (t *Translator) seeAimedGateway(old, now *gateway.Gateway, d *dirty) {
 
 func (t *Translator) seeAuthentication(k objects.Key, old, now *security.RequestAuthentication, d *dirty) {
 	d.guards.redo[objects.Ref{Kind: objects.KindRequestAuthentication, Key: k}] = true
-	for _, r := range old.Spec.GetJwtRules() {
-		t.keyed.del(objects.KeysAt(r), k)
+	if old != nil {
+		for _, r := range old.Spec.GetJwtRules() {
+			t.keyed.del(objects.KeysAt(r), k)
+		}
 	}
-	for _, r := range now.Spec.GetJwtRules() {
-		t.keyed.put(objects.KeysAt(r), k)
+	if now != nil {
+		for _, r := range now.Spec.GetJwtRules() {
+			t.keyed.put(objects.KeysAt(r), k)
+		}
 	}
 }
 
@@ -58,7 +62,7 @@ func (t *Translator) seeKeySet(k objects.Key, d *dirty) {
 // redoGuards makes anew what was marked, and what aims at something that is
 // found otherwise than before.
 func (t *Translator) redoGuards(d *dirty) {
-	if d.guards.look || len(d.services) > 0 {
+	if d.guards.look || len(d.services) > 0 || len(d.entries) > 0 {
 		for ref, old := range t.aimed {
 			if !slices.Equal(t.aims(ref.Key.Namespace, t.refsOf(ref)), old) {
 				d.guards.redo[ref] = true

@@ -158,12 +158,7 @@ func oracleRule(r *apisec.Rule, c policy.Connection) truth {
 	from, to, out := no, no, yes
 	for _, f := range r.From {
 		s := f.Source
-		from = from.or(list(s.Principals, s.NotPrincipals, c.Source, onePrincipal).
-			and(list(s.Namespaces, s.NotNamespaces, c.Source.Namespace, oneText)).
-			and(list(s.ServiceAccounts, s.NotServiceAccounts, c.Source, oneAccount)).
-			and(list(s.TrustDomains, s.NotTrustDomains, c.Source, oneDomain)).
-			and(list(s.IpBlocks, s.NotIpBlocks, c.SourceIP, oneBlock)).
-			and(hidden(s.RequestPrincipals, s.RemoteIpBlocks)))
+		from = from.or(oracleSource(s, c).and(hidden(s.RequestPrincipals, s.RemoteIpBlocks)))
 	}
 	for _, t := range r.To {
 		o := t.Operation
@@ -179,6 +174,14 @@ func oracleRule(r *apisec.Rule, c policy.Connection) truth {
 		out = out.and(oracleWhen(w, c))
 	}
 	return out
+}
+
+func oracleSource(s *apisec.Source, c policy.Connection) truth {
+	return list(s.Principals, s.NotPrincipals, c.Source, onePrincipal).
+		and(list(s.Namespaces, s.NotNamespaces, c.Source.Namespace, oneText)).
+		and(list(s.ServiceAccounts, s.NotServiceAccounts, c.Source, oneAccount)).
+		and(list(s.TrustDomains, s.NotTrustDomains, c.Source, oneDomain)).
+		and(list(s.IpBlocks, s.NotIpBlocks, c.SourceIP, oneBlock))
 }
 
 func oracleWhen(w *apisec.Condition, c policy.Connection) truth {
@@ -202,7 +205,7 @@ func oracleWhen(w *apisec.Condition, c policy.Connection) truth {
 }
 
 // unreadable are the values below that nobody can read at L4.
-var unreadable = map[string]bool{"": true, "*r": true, "a/b": true, "a/*": true, "a/b/c": true, "nonsense": true, "10.0.0.0/99": true, "http": true, "0": true, "70000": true}
+var unreadable = map[string]bool{"": true, "*r": true, "a/b": true, "a/*": true, "a/b/c": true, "nonsense": true, "10.0.0.0/99": true, "http": true, "0": true, "70000": true, "/{**}/{*}": true, "/{*}x": true}
 
 // values draws a list that is mostly empty.
 func (w writer) values(texts ...string) []string {

@@ -172,11 +172,17 @@ func (c chance) retryPolicy() *gatewayx.XBackendTrafficPolicy {
 }
 
 func (c chance) object() any {
-	switch c.IntN(18) {
+	switch c.IntN(22) {
 	case 15, 16:
 		return c.destination()
 	case 17:
 		return c.retryPolicy()
+	case 18, 19:
+		return c.guard()
+	case 20:
+		return c.requestAuthentication()
+	case 21:
+		return c.keySet()
 	case 0:
 		return c.service()
 	case 1:

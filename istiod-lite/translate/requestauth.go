@@ -31,7 +31,7 @@ func authentication(ra *security.RequestAuthentication, aims []aim, keysFrom fun
 			a.Tokens = append(a.Tokens, t)
 		}
 	}
-	return a, guardCondition(refOf(objects.KindRequestAuthentication, ra), ra.Generation, aims, invalid, notes)
+	return a, guardCondition(objects.Ref{Kind: objects.KindRequestAuthentication, Key: objects.Key{Namespace: ra.Namespace, Name: ra.Name}}, ra.Generation, aims, invalid, notes)
 }
 
 // tokenRule reads one issuer's rule, and tells its author what of it is not as

@@ -49,6 +49,7 @@ func (t *Translator) see(set objects.Set, ref objects.Ref, d *dirty) {
 	case objects.KindGateway:
 		if old, now, changed := swap(&t.seen.Gateways, set.Gateways, k); changed {
 			t.seeGateway(k, old, now, d)
+			t.seeAimedGateway(old, now, d)
 		}
 	case objects.KindHTTPRoute:
 		seeRoute(&t.seen.HTTPRoutes, set.HTTPRoutes, ref, func(r *gateway.HTTPRoute) any { return r.Spec }, d)
@@ -69,6 +70,14 @@ func (t *Translator) see(set objects.Set, ref objects.Ref, d *dirty) {
 	case objects.KindXBackendTrafficPolicy:
 		if _, _, changed := swap(&t.seen.XBackendTrafficPolicies, set.XBackendTrafficPolicies, k); changed {
 			d.traffic.retryPolicies[k] = true
+		}
+	case objects.KindRequestAuthentication:
+		if old, now, changed := swap(&t.seen.RequestAuthentications, set.RequestAuthentications, k); changed {
+			t.seeAuthentication(k, old, now, d)
+		}
+	case objects.KindKeySet:
+		if _, _, changed := swap(&t.seen.KeySets, set.KeySets, k); changed {
+			t.seeKeySet(k, d)
 		}
 	case objects.KindMesh:
 	}

@@ -7,14 +7,10 @@ import (
 
 	typev1 "istio.io/api/type/v1beta1"
 	corev1 "k8s.io/api/core/v1"
-	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
-
-// The class of waypoints.
-const classWaypoint = "istio-waypoint"
 
 // aim is one target of a policy, looked up.
 type aim struct {
@@ -38,7 +34,11 @@ func targetRefs(one *typev1.PolicyTargetReference, many []*typev1.PolicyTargetRe
 func (t *Translator) aims(namespace string, refs []*typev1.PolicyTargetReference) []aim {
 	out := make([]aim, 0, len(refs))
 	for _, r := range refs {
-		out = append(out, t.aim(namespace, r))
+		if r.GetKind() == kindForeign && r.GetGroup() == groupIstio && r.GetNamespace() == "" {
+			out = append(out, t.aimsAtEntry(objects.Key{Namespace: namespace, Name: r.GetName()})...)
+		} else {
+			out = append(out, t.aim(namespace, r))
+		}
 	}
 	return out
 }
@@ -49,11 +49,11 @@ func (t *Translator) aim(namespace string, r *typev1.PolicyTargetReference) aim 
 	switch {
 	case r.GetNamespace() != "" && r.GetNamespace() != namespace:
 		return aim{reason: ReasonInvalid, message: name + " is in another namespace, where this policy has no say."}
-	case r.GetKind() == "Service" && (r.GetGroup() == "" || r.GetGroup() == "core"):
+	case r.GetKind() == kindService && (r.GetGroup() == "" || r.GetGroup() == groupCore):
 		return t.aimAtService(k, name)
-	case r.GetKind() == "Gateway" && r.GetGroup() == gateway.GroupName:
+	case r.GetKind() == kindGateway && r.GetGroup() == groupGateway:
 		return t.aimAtGateway(k, name)
-	case r.GetKind() == "GatewayClass" && r.GetGroup() == gateway.GroupName:
+	case r.GetKind() == "GatewayClass" && r.GetGroup() == groupGateway:
 		return t.aimAtClass(k, name)
 	}
 	return aim{reason: ReasonInvalid, message: fmt.Sprintf("A target of kind %s in group %q has no effect here.", r.GetKind(), r.GetGroup())}
@@ -69,7 +69,30 @@ func (t *Translator) aimAtService(k objects.Key, name string) aim {
 	case len(clusterIPs(s)) == 0:
 		return aim{reason: ReasonInvalid, message: name + " is headless: traffic to it goes straight to its pods."}
 	}
-	a := aim{target: mesh.Target{Service: serviceKey(t.seen.Mesh, k)}, reason: ReasonAncestorNotBound}
+	return t.bound(serviceKey(t.seen.Mesh, k), name)
+}
+
+// aimsAtEntry are the hosts of a ServiceEntry.
+func (t *Translator) aimsAtEntry(k objects.Key) []aim {
+	name := kindForeign + " " + k.Name
+	if t.seen.ServiceEntries[k] == nil {
+		return []aim{{reason: ReasonTargetNotFound, message: name + " is not there."}}
+	}
+	var out []aim
+	for _, s := range t.entries.services[k.Namespace] {
+		if t.entries.owner[s] == k {
+			out = append(out, t.bound(s, name+"'s "+s.Hostname))
+		}
+	}
+	if len(out) == 0 {
+		return []aim{{reason: ReasonInvalid, message: name + " has no host that counts."}}
+	}
+	return out
+}
+
+// bound tells whether a waypoint stands in front of a service.
+func (t *Translator) bound(k mesh.ServiceKey, name string) aim {
+	a := aim{target: mesh.Target{Service: k}, reason: ReasonAncestorNotBound}
 	out := t.services.get(a.target.Service)
 	switch {
 	case out == nil || out.Waypoint.IsZero():
@@ -87,7 +110,7 @@ func (t *Translator) aimAtGateway(k objects.Key, name string) aim {
 	switch {
 	case g == nil:
 		return aim{reason: ReasonTargetNotFound, message: name + " is not there."}
-	case string(g.Spec.GatewayClassName) != classWaypoint:
+	case string(g.Spec.GatewayClassName) != waypointClass:
 		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is of class %s: it is no waypoint.", name, g.Spec.GatewayClassName)}
 	}
 	a := aim{target: mesh.Target{Gateway: serviceKey(t.seen.Mesh, k)}, reason: ReasonAccepted}
@@ -103,8 +126,8 @@ func (t *Translator) aimAtClass(k objects.Key, name string) aim {
 	switch {
 	case k.Namespace != t.seen.Mesh.RootNamespace:
 		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is a target for policies in namespace %s only.", name, t.seen.Mesh.RootNamespace)}
-	case k.Name != classWaypoint:
-		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is not the class of waypoints, which is %s.", name, classWaypoint)}
+	case k.Name != waypointClass:
+		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is not the class of waypoints, which is %s.", name, waypointClass)}
 	}
 	return aim{target: mesh.Target{Class: true}, reason: ReasonAccepted, message: "Every waypoint enforces this."}
 }

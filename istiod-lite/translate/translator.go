@@ -45,6 +45,7 @@ type Translator struct {
 
 	routing
 	traffic traffic
+	guarding
 }
 
 // New makes a Translator that has seen nothing.
@@ -63,7 +64,7 @@ func (t *Translator) forget() {
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
 		// What came out before is kept to keep the pointers of what does not change.
 		workloads: t.workloads, services: t.services, policies: t.policies,
-		routing: newRouting(t.routes), traffic: newTraffic(t.traffic.out),
+		routing: newRouting(t.routes), traffic: newTraffic(t.traffic.out), guarding: newGuarding(t.authentications),
 	}
 }
 
@@ -86,7 +87,7 @@ func (t *Translator) Update(set objects.Set, changed []objects.Ref) (mesh.Model,
 	}
 	m := mesh.Model{
 		Workloads: t.workloads.publish(), Services: t.services.publish(), Policies: t.policies.publish(),
-		Routes: t.routes.publish(), Traffic: t.traffic.out.publish(),
+		Routes: t.routes.publish(), Traffic: t.traffic.out.publish(), Authentications: t.authentications.publish(),
 	}
 	return m, t.listed
 }
@@ -100,6 +101,7 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.policies.begin()
 	t.routes.begin()
 	t.traffic.out.begin()
+	t.authentications.begin()
 	d := newDirty()
 	set.Each(func(ref objects.Ref, _ any) { t.see(set, ref, d) })
 	t.redo(d)
@@ -108,6 +110,7 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.policies.end()
 	t.routes.end()
 	t.traffic.out.end()
+	t.authentications.end()
 }
 
 // sortedConditions are all conditions by object; those of one object stay in
@@ -126,6 +129,7 @@ type dirty struct {
 	pods, services, slices, policies, peers map[objects.Key]bool
 	levels                                  bool // namespace-wide PeerAuthentication
 	routes                                  dirtyRoutes
+	guards                                  dirtyGuards
 	entries                                 map[string]bool // namespaces whose ServiceEntries are made anew
 	traffic                                 dirtyTraffic
 }
@@ -135,6 +139,7 @@ func newDirty() *dirty {
 		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
 		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{},
 		routes: newDirtyRoutes(), entries: map[string]bool{}, traffic: newDirtyTraffic(),
+		guards: dirtyGuards{redo: map[objects.Ref]bool{}},
 	}
 }
 
@@ -144,7 +149,7 @@ func (t *Translator) redo(d *dirty) {
 		t.redoLevels(d)
 	}
 	for k := range d.policies {
-		t.redoPolicy(k)
+		t.redoPolicy(k, d)
 	}
 	for k := range d.peers {
 		t.redoPeer(k)
@@ -160,6 +165,7 @@ func (t *Translator) redo(d *dirty) {
 		d.traffic.mark(t.entries.services[ns])
 	}
 	t.redoWaypoints()
+	t.redoGuards(d)
 	t.redoRoutes(d)
 	t.redoTraffic(&d.traffic)
 	for k := range d.slices {
@@ -281,7 +287,8 @@ func (t *Translator) policiesOf(pod *corev1.Pod) []mesh.PolicyKey {
 	}
 	for _, ns := range namespaces {
 		for _, k := range t.policySelectors.find(ns, pod.Labels) {
-			if key := (mesh.PolicyKey{Namespace: k.Namespace, Name: k.Name}); t.policies.get(key) != nil {
+			key := mesh.PolicyKey{Namespace: k.Namespace, Name: k.Name}
+			if p := t.policies.get(key); p != nil && p.Scope == mesh.ScopeSelector {
 				out = append(out, key)
 			}
 		}
@@ -291,8 +298,12 @@ func (t *Translator) policiesOf(pod *corev1.Pod) []mesh.PolicyKey {
 	return out
 }
 
-func (t *Translator) redoPolicy(k objects.Key) {
+func (t *Translator) redoPolicy(k objects.Key, d *dirty) {
 	ref := objects.Ref{Kind: objects.KindAuthorizationPolicy, Key: k}
+	d.guards.redo[ref] = true
+	if len(t.refsOf(ref)) > 0 {
+		return // redoGuards has it, once targets can be looked up
+	}
 	key := mesh.PolicyKey{Namespace: k.Namespace, Name: k.Name}
 	var p *mesh.Policy
 	var c *Condition
