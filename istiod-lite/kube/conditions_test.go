@@ -47,7 +47,7 @@ func TestConditionPatches(t *testing.T) {
 	now := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
 	const at, before = "2030-01-02T03:04:05Z", "2029-01-01T00:00:00Z"
 	const z = translate.TypeZtunnelAccepted
-	foreign := wire("WaypointAccepted", "True", "Accepted", "", before, int64(1))
+	foreign := wire("example.com/Seen", "True", "Accepted", "", before, int64(1))
 	for _, tt := range []struct {
 		name    string
 		have    *unstructured.Unstructured

@@ -36,6 +36,10 @@ var targets = map[objects.Kind]target{
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "authorizationpolicies"},
 		"AuthorizationPolicy", "istio-ambient-ztunnel-policy",
 	},
+	objects.KindRequestAuthentication: {
+		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "requestauthentications"},
+		"RequestAuthentication", "istio-ambient-waypoint-policy", false,
+	},
 	objects.KindPeerAuthentication: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
 		"PeerAuthentication", "istio-ambient-ztunnel-policy",
@@ -102,7 +106,7 @@ func (t target) patch(have *unstructured.Unstructured, want []translate.Conditio
 }
 
 // ours are the types of conditions that only this control plane writes.
-var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted, translate.TypeRuleAccepted}
+var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted, translate.TypeRuleAccepted, translate.TypeWaypointAccepted}
 
 // condition is the wire form. The transition time moves only with the status.
 func condition(w translate.Condition, old map[string]any, now time.Time) (c map[string]any, same bool) {
