@@ -42,7 +42,7 @@ func NewConditions(client dynamic.Interface, log *slog.Logger) *Conditions {
 // Seen takes note of a watched object; nil means that it is gone. If it does
 // not say what is wanted, because somebody else changed that, it will again.
 func (c *Conditions) Seen(ref objects.Ref, object any) {
-	if _, ok := routeTargets[ref.Kind]; !ok {
+	if _, ok := listed[ref.Kind]; !ok {
 		return
 	}
 	c.mu.Lock()

@@ -20,14 +20,23 @@ var routeTypes = []string{
 	translate.TypeAccepted, translate.TypeResolvedRefs, translate.TypePartiallyInvalid, translate.TypeResolvedWaypoints,
 }
 
-// parentsOf is what status.parents of a route should be, and whether that
+// list is a list in a status that has an entry for each parent.
+type list struct{ field, ref string }
+
+// The lists: of routes, and of policies about what they target (GEP-713).
+var (
+	parents   = list{"parents", "parentRef"}
+	ancestors = list{"ancestors", "ancestorRef"}
+)
+
+// parentsOf is what the list of a route or policy should be, and whether that
 // differs from what it is. There is one entry for each parent as its author
 // wrote it; those of other controllers stay as and where they are, as do
 // conditions in ours of types that are not. Entries of ours that nobody wants
 // go, unless they are about a parent of a kind that is never ours: then
 // another installation of the same name wrote them.
-func parentsOf(have *unstructured.Unstructured, want []translate.Condition, now time.Time) (next []any, changed bool) {
-	old, _, _ := unstructured.NestedSlice(have.Object, "status", "parents")
+func parentsOf(l list, have *unstructured.Unstructured, want []translate.Condition, now time.Time) (next []any, changed bool) {
+	old, _, _ := unstructured.NestedSlice(have.Object, "status", l.field)
 	order, byParent := groupByParent(want)
 	next = []any{} // never null: the list is required
 	done := map[translate.Parent]bool{}
@@ -37,18 +46,18 @@ func parentsOf(have *unstructured.Unstructured, want []translate.Condition, now 
 			next = append(next, e)
 			continue
 		}
-		p := parentIn(entry)
+		p := parentIn(l, entry)
 		switch {
 		case byParent[p] != nil && !done[p]:
 			done[p] = true
-			next = append(next, parentEntry(p, entry, byParent[p], now))
+			next = append(next, parentEntry(l, p, entry, byParent[p], now))
 		case byParent[p] == nil && p.Kind == "Gateway" && references(have, p):
 			next = append(next, e)
 		}
 	}
 	for _, p := range order {
 		if !done[p] {
-			next = append(next, parentEntry(p, nil, byParent[p], now))
+			next = append(next, parentEntry(l, p, nil, byParent[p], now))
 		}
 	}
 	return next, !reflect.DeepEqual(old, next) && len(old)+len(next) > 0
@@ -67,7 +76,7 @@ func groupByParent(want []translate.Condition) (order []translate.Parent, by map
 }
 
 // parentEntry is one entry: what is wanted, over the one that is there.
-func parentEntry(p translate.Parent, old map[string]any, want []translate.Condition, now time.Time) map[string]any {
+func parentEntry(l list, p translate.Parent, old map[string]any, want []translate.Condition, now time.Time) map[string]any {
 	var next []any
 	done := map[string]bool{}
 	was, _, _ := unstructured.NestedSlice(old, "conditions")
@@ -92,7 +101,7 @@ func parentEntry(p translate.Parent, old map[string]any, want []translate.Condit
 			next = append(next, c)
 		}
 	}
-	return map[string]any{"parentRef": reference(p), "controllerName": routeController, "conditions": next}
+	return map[string]any{l.ref: reference(p), "controllerName": routeController, "conditions": next}
 }
 
 // reference is a parent's wire form. The group and the kind are always
@@ -111,9 +120,9 @@ func reference(p translate.Parent) map[string]any {
 	return out
 }
 
-// parentIn reads the parentRef of an entry.
-func parentIn(entry map[string]any) translate.Parent {
-	ref, _ := entry["parentRef"].(map[string]any)
+// parentIn reads the reference of an entry.
+func parentIn(l list, entry map[string]any) translate.Parent {
+	ref, _ := entry[l.ref].(map[string]any)
 	return parentFrom(ref)
 }
 
@@ -140,8 +149,8 @@ func references(have *unstructured.Unstructured, p translate.Parent) bool {
 }
 
 // onlyOurs reports whether no other controller has an entry.
-func onlyOurs(have *unstructured.Unstructured) bool {
-	all, _, _ := unstructured.NestedSlice(have.Object, "status", "parents")
+func onlyOurs(l list, have *unstructured.Unstructured) bool {
+	all, _, _ := unstructured.NestedSlice(have.Object, "status", l.field)
 	return !slices.ContainsFunc(all, func(e any) bool {
 		entry, _ := e.(map[string]any)
 		return entry["controllerName"] != routeController

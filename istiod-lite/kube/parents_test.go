@@ -116,7 +116,7 @@ func TestParentsOfRoutes(t *testing.T) {
 			[]any{entry(routeController, map[string]any{"group": gateway.GroupName, "kind": "Gateway", "name": "wp"}, no(a, before, 1))}, true},
 	} {
 		had := tt.have.DeepCopy()
-		next, changed := parentsOf(tt.have, tt.want, now)
+		next, changed := parentsOf(parents, tt.have, tt.want, now)
 		if d := cmp.Diff(tt.next, next); d != "" || changed != tt.changed {
 			t.Errorf("%s: changed %v, want %v (-want +got):\n%s", tt.sentence, changed, tt.changed, d)
 		}
@@ -126,7 +126,7 @@ func TestParentsOfRoutes(t *testing.T) {
 		// What was written once is not written again.
 		again := tt.have.DeepCopy()
 		again.Object["status"] = map[string]any{"parents": next}
-		if _, changed := parentsOf(again, tt.want, now.Add(time.Hour)); changed {
+		if _, changed := parentsOf(parents, again, tt.want, now.Add(time.Hour)); changed {
 			t.Errorf("%s: would be written again", tt.sentence)
 		}
 	}
@@ -148,7 +148,7 @@ type routeServer struct {
 }
 
 func (s *routeServer) client(t *testing.T, o *unstructured.Unstructured) *dynamicfake.FakeDynamicClient {
-	kinds := map[schema.GroupVersionResource]string{routeTargets[objects.KindHTTPRoute].resource: "HTTPRouteList"}
+	kinds := map[schema.GroupVersionResource]string{listed[objects.KindHTTPRoute].resource: "HTTPRouteList"}
 	c := dynamicfake.NewSimpleDynamicClientWithCustomListKinds(runtime.NewScheme(), kinds, o)
 	c.PrependReactor("get", "*", func(k8stesting.Action) (bool, runtime.Object, error) {
 		s.mu.Lock()
@@ -211,7 +211,7 @@ func TestRouteStatusIsWrittenOverTheNewestVersionOnly(t *testing.T) {
 	client := s.client(t, httpRoute())
 	c := NewConditions(client, quiet)
 	newest := func() *unstructured.Unstructured {
-		o, err := client.Tracker().Get(routeTargets[objects.KindHTTPRoute].resource, "shop", "r")
+		o, err := client.Tracker().Get(listed[objects.KindHTTPRoute].resource, "shop", "r")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,7 +230,7 @@ func TestRouteStatusIsWrittenOverTheNewestVersionOnly(t *testing.T) {
 	wiped := newest().DeepCopy()
 	theirs := entry("example.org/c", map[string]any{"name": "front"}, wire("Accepted", "True", "Fine", "", "2029-01-01T00:00:00Z", int64(1)))
 	wiped.Object["status"] = map[string]any{"parents": []any{theirs}}
-	if err := client.Tracker().Update(routeTargets[objects.KindHTTPRoute].resource, wiped, "shop"); err != nil {
+	if err := client.Tracker().Update(listed[objects.KindHTTPRoute].resource, wiped, "shop"); err != nil {
 		t.Fatal(err)
 	}
 	c.Seen(routeRef, watchedRoute(t, wiped))
@@ -240,7 +240,7 @@ func TestRouteStatusIsWrittenOverTheNewestVersionOnly(t *testing.T) {
 		t.Errorf("the other writer's entry did not stay as it was: %v", parents)
 	}
 	c.Seen(routeRef, nil)
-	if err := client.Tracker().Delete(routeTargets[objects.KindHTTPRoute].resource, "shop", "r", metav1.DeleteOptions{}); err != nil {
+	if err := client.Tracker().Delete(listed[objects.KindHTTPRoute].resource, "shop", "r", metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	c.Want(nil)

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
+	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
@@ -58,13 +59,22 @@ var targets = map[objects.Kind]target{
 	},
 }
 
-// routeTargets are the kinds that are told something for each parent, in
-// status.parents.
-var routeTargets = map[objects.Kind]target{
-	objects.KindHTTPRoute: {gateway.SchemeGroupVersion.WithResource("httproutes"), "HTTPRoute", "istio-ambient-route"},
-	objects.KindGRPCRoute: {gateway.SchemeGroupVersion.WithResource("grpcroutes"), "GRPCRoute", "istio-ambient-route"},
-	objects.KindTLSRoute:  {gateway.SchemeGroupVersion.WithResource("tlsroutes"), "TLSRoute", "istio-ambient-route"},
-	objects.KindTCPRoute:  {gateway.SchemeGroupVersion.WithResource("tcproutes"), "TCPRoute", "istio-ambient-route"},
+// listTarget is a kind whose conditions are in a list of its status.
+type listTarget struct {
+	target
+	list list
+}
+
+// listed are the kinds that are told something for each parent or target.
+var listed = map[objects.Kind]listTarget{
+	objects.KindHTTPRoute: {target{gateway.SchemeGroupVersion.WithResource("httproutes"), "HTTPRoute", "istio-ambient-route"}, parents},
+	objects.KindGRPCRoute: {target{gateway.SchemeGroupVersion.WithResource("grpcroutes"), "GRPCRoute", "istio-ambient-route"}, parents},
+	objects.KindTLSRoute:  {target{gateway.SchemeGroupVersion.WithResource("tlsroutes"), "TLSRoute", "istio-ambient-route"}, parents},
+	objects.KindTCPRoute:  {target{gateway.SchemeGroupVersion.WithResource("tcproutes"), "TCPRoute", "istio-ambient-route"}, parents},
+	objects.KindXBackendTrafficPolicy: {target{
+		schema.GroupVersionResource{Group: gatewayx.GroupName, Version: "v1alpha1", Resource: "xbackendtrafficpolicies"},
+		"XBackendTrafficPolicy", "ambit-traffic",
+	}, ancestors},
 }
 
 func (t target) applyOptions() metav1.ApplyOptions {

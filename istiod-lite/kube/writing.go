@@ -22,8 +22,8 @@ func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
 	want, seen := c.wanted[ref], c.seen[ref]
 	c.mu.Unlock()
 	var err error
-	if route, ok := routeTargets[ref.Kind]; ok {
-		err = c.writeParents(ctx, route, ref, want, seen)
+	if in, ok := listed[ref.Kind]; ok {
+		err = c.writeParents(ctx, in, ref, want, seen)
 	} else if other, ok := targets[ref.Kind]; ok {
 		err = c.apply(ctx, other, ref, want)
 	} else {
@@ -52,29 +52,29 @@ func (c *Conditions) apply(ctx context.Context, target target, ref objects.Ref, 
 	return err
 }
 
-// writeParents replaces a route's list of parents, which the API server does
+// writeParents replaces a list of parents, which the API server does
 // not merge: so it is written only over the very version that was read. The
 // watched one is tried first, which saves reading it.
-func (c *Conditions) writeParents(ctx context.Context, target target, ref objects.Ref, want []translate.Condition, seen any) error {
+func (c *Conditions) writeParents(ctx context.Context, target listTarget, ref objects.Ref, want []translate.Condition, seen any) error {
 	have, err := whole(seen)
 	if err != nil {
 		return err
 	}
 	api := c.client.Resource(target.resource).Namespace(ref.Key.Namespace)
 	for {
-		read := have == nil || !onlyOurs(have) // what another wrote may have fields that our types have not
+		read := have == nil || !onlyOurs(target.list, have) // what another wrote may have fields that our types have not
 		if read {
 			if have, err = api.Get(ctx, ref.Key.Name, getOptions); err != nil {
 				return err
 			}
 		}
-		next, changed := parentsOf(have, want, time.Now())
+		next, changed := parentsOf(target.list, have, want, time.Now())
 		if !changed {
 			return nil
 		}
 		patch, err := json.Marshal(map[string]any{
 			"metadata": map[string]any{"uid": have.GetUID(), "resourceVersion": have.GetResourceVersion()},
-			"status":   map[string]any{"parents": next},
+			"status":   map[string]any{target.list.field: next},
 		})
 		if err != nil {
 			return err
