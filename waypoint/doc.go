@@ -1,9 +1,9 @@
 // Package waypoint is the root of the optional per-namespace proxy that routes,
-// protects and observes at L7. It will own the Gateway API's routes on the
-// request path; it refuses L4 capture, which is ztunnel's, and Kubernetes
-// objects, which are istiod-lite's.
+// protects and observes at L7: it terminates the tunnels of ztunnels, and
+// reaches backends by tunnels of its own.
 //
-// Nothing runs here yet: a service that names a waypoint is refused by ztunnel
-// with that reason, because a named waypoint that is missing must not be
-// skipped (architecture, decision 2).
+// It is wiring: Run starts the stages and ends them in order. The stages are
+// the packages below it. It refuses L4 capture, which is ztunnel's, and
+// Kubernetes objects, which are istiod-lite's: everything comes by xDS.
+// waypoint/cmd/waypoint calls it.
 package waypoint

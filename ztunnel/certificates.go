@@ -4,10 +4,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
-	"sync"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
-	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/ztunnel/dump"
 )
 
@@ -15,32 +13,7 @@ import (
 // renewed since somebody asked.
 type certificates struct {
 	*certs.Manager
-	renewed *renewals
-}
-
-// renewals collects identities; Manager reports to it with a lock held.
-type renewals struct {
-	mu   sync.Mutex
-	ids  map[spiffe.ID]bool
-	wake chan struct{}
-}
-
-func (r *renewals) add(id spiffe.ID) {
-	r.mu.Lock()
-	r.ids[id] = true
-	r.mu.Unlock()
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
-}
-
-func (r *renewals) take() map[spiffe.ID]bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	ids := r.ids
-	r.ids = map[spiffe.ID]bool{}
-	return ids
+	renewed *certs.Renewals
 }
 
 func newCertificates(c *Config) (certificates, error) {
@@ -55,8 +28,8 @@ func newCertificates(c *Config) (certificates, error) {
 			OwnIdentity: c.Only != nil, // a proxy of one pod runs as that pod
 		})
 	}
-	r := &renewals{ids: map[spiffe.ID]bool{}, wake: make(chan struct{}, 1)}
-	m := certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: r.add, Logger: c.Logger})
+	r := certs.NewRenewals()
+	m := certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: r.Add, Logger: c.Logger})
 	return certificates{m, r}, nil
 }
 

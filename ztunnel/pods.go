@@ -147,7 +147,7 @@ func (p *proxy) follow(ctx context.Context) error {
 		timer := time.NewTimer(housekeeping)
 		select {
 		case <-v.Superseded():
-		case <-p.certs.renewed.wake:
+		case <-p.certs.renewed.Wake():
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
@@ -160,7 +160,7 @@ func (p *proxy) follow(ctx context.Context) error {
 // followOnce returns the identities of the pods, and lets go of those that
 // none has any longer.
 func (p *proxy) followOnce(v *view.View, held map[spiffe.ID]bool) map[spiffe.ID]bool {
-	now, renewed := map[spiffe.ID]bool{}, p.certs.renewed.take()
+	now, renewed := map[spiffe.ID]bool{}, p.certs.renewed.Take()
 	for _, s := range p.pods.list() {
 		if id := p.warm(v, s.Pod); !id.IsZero() {
 			now[id] = true

@@ -76,6 +76,7 @@ func Product() []Image {
 		goImage("istiod", "./istiod-lite/cmd/istiod", nobody),
 		// Root in its container, with the capabilities its manifest leaves it.
 		goImage("ztunnel", "./ztunnel/cmd/ztunnel", ""),
+		goImage("waypoint", "./waypoint/cmd/waypoint", nobody),
 		cni,
 	}
 	for i := range list {

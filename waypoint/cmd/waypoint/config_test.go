@@ -1,0 +1,32 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestTheEnvironmentIsRead(t *testing.T) {
+	vars := map[string]string{
+		"POD_NAME": "wp-1", "POD_NAMESPACE": "shop", "SERVICE_ACCOUNT": "wp", "INSTANCE_IP": "10.1.0.3", "GATEWAY_NAME": "wp",
+		"CLUSTER_ID": "east", "XDS_ADDRESS": "https://istiod.istio-system.svc:15012", "CA_ADDRESS": "ca:1", "XDS_ROOT_CA": "/root.pem",
+		"TERMINATION_GRACE_PERIOD_SECONDS": "40", "CLUSTER_DOMAIN": "example.org",
+	}
+	c, err := environment(func(n string) string { return vars[n] }).config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Self.Name != "wp-1" || c.Self.Gateway != "wp" || c.Self.ClusterID != "east" || c.Self.Service().String() != "shop/wp.shop.svc.example.org" {
+		t.Errorf("self %+v", c.Self)
+	}
+	if c.ControlPlane.Address != "istiod.istio-system.svc:15012" || c.ControlPlane.RootFile != "/root.pem" || c.CA.Address != "ca:1" || c.DrainDeadline != 35*time.Second {
+		t.Errorf("config %+v", c)
+	}
+	vars["STATS_PORT"], vars["SECRET_TTL"], vars["CA_ADDRESS"] = "x", "-1s", "nowhere"
+	_, err = environment(func(n string) string { return vars[n] }).config()
+	for _, name := range []string{"STATS_PORT", "SECRET_TTL", "CA_ADDRESS"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v does not name %s", err, name)
+		}
+	}
+}

@@ -1,0 +1,56 @@
+// Command waypoint is the L7 proxy of a namespace. It is configured by the
+// environment, as istiod-lite/provision writes it; see config.go for the list.
+// Arguments such as "proxy waypoint" are accepted and mean nothing.
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/waypoint"
+)
+
+// version is set when the binary is linked.
+var version = "dev"
+
+func main() {
+	if len(os.Args) > 1 && strings.TrimLeft(os.Args[1], "-") == "version" {
+		fmt.Println("waypoint", version)
+		return
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "waypoint:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	env := environment(os.Getenv)
+	config, err := env.config()
+	if err != nil {
+		return err
+	}
+	config.Version = version
+	if config.Levels, err = admin.ParseLevels(env.first("LOG_LEVEL", "RUST_LOG")); err != nil {
+		return err
+	}
+	config.Logger = slog.New(config.Levels.Handler(logHandler(env("LOG_FORMAT"))))
+	return waypoint.Run(ctx, config)
+}
+
+// logHandler lets everything pass: the levels are in front of it.
+func logHandler(format string) slog.Handler {
+	options := &slog.HandlerOptions{Level: slog.Level(-100)}
+	if format == "json" {
+		return slog.NewJSONHandler(os.Stdout, options)
+	}
+	return slog.NewTextHandler(os.Stdout, options)
+}

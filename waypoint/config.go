@@ -1,0 +1,106 @@
+package waypoint
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/h2"
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/waypoint/exchange"
+	"github.com/ambit-mesh/ambit/waypoint/table"
+)
+
+// Config is all that a waypoint is told. Nothing changes it once Run has it.
+type Config struct {
+	// Version is shown in metrics and dumps. Empty is "dev".
+	Version string
+	// Self is this proxy's own pod.
+	Self Self
+	// ControlPlane sends the state; CA signs the certificate.
+	ControlPlane, CA Endpoint
+	// Store is the state in the control plane's place, for tests. Nil asks
+	// ControlPlane.
+	Store *table.Store
+	// Authority signs certificates in CA's place, for tests. Nil asks CA.
+	Authority certs.CA
+	// CertificateTTL is the lifetime asked for. Zero is 24 h.
+	CertificateTTL time.Duration
+	// Listen is the address of HBONE without its port. Empty is every one.
+	Listen string
+	// TunnelPort, AdminPort, MetricsPort and ReadyPort are 15008, 15000, 15020
+	// and 15021 if zero.
+	TunnelPort, AdminPort, MetricsPort, ReadyPort uint16
+	// Engine bounds what clients may do; its Handler and Logger are ours.
+	Engine exchange.EngineConfig
+	Tuning h2.Tuning
+	// DrainDeadline bounds the graceful end. Zero is 5 s.
+	DrainDeadline time.Duration
+	// Logger gets everything; nil discards it.
+	Logger *slog.Logger
+	// Levels are the levels of Logger that /logging changes; nil is a set that
+	// nothing listens to.
+	Levels *admin.Levels
+}
+
+// Self is this proxy's own pod.
+type Self struct {
+	Name, Namespace, ServiceAccount string
+	// IP is the pod's address, Node where it runs.
+	IP, Node string
+	// Gateway is the name of the Gateway whose waypoint this is; its service has
+	// the same name.
+	Gateway string
+	// Network and ClusterID are those of the mesh; ClusterID empty is
+	// "Kubernetes", Domain empty is "cluster.local".
+	Network, ClusterID, Domain string
+	// Metadata is further node metadata for the control plane.
+	Metadata map[string]any
+}
+
+// Service is the waypoint's own service, which others name as their waypoint.
+func (s *Self) Service() mesh.ServiceKey {
+	return mesh.ServiceKey{Namespace: s.Namespace, Hostname: s.Gateway + "." + s.Namespace + ".svc." + s.Domain}
+}
+
+// Endpoint is a server of the control plane.
+type Endpoint struct {
+	// Address is host:port; empty is none.
+	Address string
+	// ServerName is the name in its certificate; empty is Address's host.
+	ServerName string
+	// RootFile holds the roots it must chain to.
+	RootFile string
+	// TokenFile holds our bearer token; empty sends none.
+	TokenFile string
+}
+
+func (c *Config) fill() {
+	def(&c.Version, "dev")
+	def(&c.Self.ClusterID, "Kubernetes")
+	def(&c.Self.Domain, "cluster.local")
+	def(&c.CertificateTTL, 24*time.Hour)
+	def(&c.TunnelPort, hbone.Port)
+	def(&c.AdminPort, 15000)
+	def(&c.MetricsPort, 15020)
+	def(&c.ReadyPort, 15021)
+	def(&c.DrainDeadline, 5*time.Second)
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Levels == nil {
+		c.Levels, _ = admin.ParseLevels("")
+	}
+	if c.Tuning.Logger == nil {
+		c.Tuning.Logger = c.Logger
+	}
+}
+
+func def[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

@@ -1,0 +1,200 @@
+package waypoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/linux"
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/waypoint/balance"
+	"github.com/ambit-mesh/ambit/waypoint/exchange"
+	"github.com/ambit-mesh/ambit/waypoint/forward"
+	"github.com/ambit-mesh/ambit/waypoint/table"
+	"github.com/ambit-mesh/ambit/waypoint/terminate"
+)
+
+// proxy is one running waypoint.
+type proxy struct {
+	config    Config
+	log       *slog.Logger
+	store     *table.Store
+	source    source
+	certs     *certs.Manager
+	renewed   *certs.Renewals
+	readiness admin.Readiness
+	registry  *prometheus.Registry
+	decisions *decision.Ring
+
+	balancer *balance.Balancer
+	forward  *forward.Forwarder
+	exchange *exchange.Exchanger
+	engine   *exchange.Engine
+	door     *terminate.Terminator
+	quit     context.CancelFunc // begins the end
+}
+
+// Run serves until ctx is done, then drains within Config.DrainDeadline, and
+// returns when everything it started has ended. An error is why it could not
+// serve.
+func Run(ctx context.Context, c Config) error {
+	c.fill()
+	p := &proxy{config: c, log: c.Logger.With("component", "waypoint"), renewed: certs.NewRenewals()}
+	if n, err := linux.RaiseOpenFiles(); err != nil {
+		p.log.Warn("open files", "error", err)
+	} else {
+		p.log.Debug("open files", "limit", n)
+	}
+	if err := p.build(); err != nil {
+		return err
+	}
+	p.buildStages()
+	defer p.closeStages()
+	ctx, p.quit = context.WithCancel(ctx)
+	defer p.quit()
+	// The parts outlive ctx: they are needed while draining.
+	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	group, parts := errgroup.WithContext(parts)
+	if err := p.serveHTTP(parts, group); err != nil {
+		return err
+	}
+	group.Go(func() error { return p.source.Run(parts) })
+	group.Go(func() error { return p.certs.Run(parts) })
+	group.Go(func() error { return p.follow(parts) })
+	// A part that fails ends the proxy.
+	defer context.AfterFunc(parts, p.quit)()
+	err := p.serve(ctx)
+	stop()
+	return errors.Join(err, group.Wait())
+}
+
+// build makes what may fail.
+func (p *proxy) build() error {
+	c := &p.config
+	if c.Self.Gateway == "" || c.Self.Name == "" || c.Self.Namespace == "" {
+		return errors.New("the waypoint's own name, namespace and Gateway are not configured")
+	}
+	p.registry = telemetry.NewRegistry("waypoint", c.Version)
+	if p.store = c.Store; p.store == nil {
+		p.store = table.NewStore(c.Self.Service())
+	}
+	var err error
+	if p.source, err = newSource(c, p.store, p.registry); err != nil {
+		return err
+	}
+	p.certs, err = newCertificates(c, p.renewed)
+	return err
+}
+
+// buildStages makes the stages of the data plane.
+func (p *proxy) buildStages() {
+	c := &p.config
+	requests := telemetry.NewExchanges(telemetry.ExchangesConfig{}, c.Logger)
+	connections := telemetry.NewTraffic(telemetry.TrafficConfig{})
+	p.registry.MustRegister(requests, connections)
+	p.decisions = decision.NewRing(decision.Config{})
+	p.balancer = balance.NewBalancer()
+	p.forward = forward.New(forward.Config{Credentials: p.certs, Self: p.self, Tuning: c.Tuning, Logger: c.Logger})
+	p.exchange = exchange.New(exchange.Config{
+		Table: func() exchange.Table { return p.store.Table() }, Self: p.self, Balancer: p.balancer, Forward: p.forward,
+		Record: requests.Record, Decisions: p.decisions, Logger: c.Logger,
+	})
+	engine := c.Engine
+	engine.Handler, engine.Logger = p.exchange, c.Logger
+	p.engine = exchange.NewEngine(engine)
+	p.door = terminate.New(terminate.Config{
+		Table: func() terminate.Table { return p.store.Table() }, Gateway: c.Self.Service(), Self: p.self, HTTP: p.engine,
+		Balancer: p.balancer, Forward: p.forward, Recorder: telemetry.NewRecorder(connections, c.Logger), Logger: c.Logger,
+	})
+}
+
+// closeStages ends them from the client's side on.
+func (p *proxy) closeStages() {
+	p.engine.Close()
+	p.exchange.Close()
+	p.forward.Close()
+}
+
+// self is the waypoint's own record, nil while it has not come.
+func (p *proxy) self() *mesh.Workload {
+	s := &p.config.Self
+	return p.store.Table().View().WorkloadByAccount(s.Namespace, s.Name, s.ServiceAccount)
+}
+
+// identity waits for the record, which tells the trust domain.
+func (p *proxy) identity(ctx context.Context) (spiffe.ID, error) {
+	if _, err := p.store.Wait(ctx, func(*table.Table) bool { return p.self() != nil }); err != nil {
+		return spiffe.ID{}, fmt.Errorf("waiting for the waypoint's own record: %w", err)
+	}
+	return p.self().Identity(), nil
+}
+
+// follow brings the stages up to date with each new table and certificate,
+// until ctx is done. Tables that come while it works are skipped but for the
+// last.
+func (p *proxy) follow(ctx context.Context) error {
+	for {
+		t := p.store.Table()
+		p.forward.Follow(t.View(), p.renewed.Take())
+		if cut := p.door.Follow(t); cut > 0 {
+			p.log.Info("connections cut by policy", "count", cut)
+		}
+		select {
+		case <-t.Superseded():
+		case <-p.renewed.Wake():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// serveHTTP binds all ports beside the data plane's before anything else
+// happens, so that a conflict is told at once.
+func (p *proxy) serveHTTP(ctx context.Context, group *errgroup.Group) error {
+	c := &p.config
+	local, err := admin.ListenLoopback(ctx, c.AdminPort)
+	if err != nil {
+		return err
+	}
+	servers := []struct {
+		handler   http.Handler
+		listeners []net.Listener
+	}{
+		{admin.Handler(admin.Config{Name: "waypoint", Dump: p.dump, Levels: c.Levels, Quit: func() { p.quit() }}), local},
+		{admin.MetricsHandler(p.registry, p.log), nil},
+		{admin.ReadyHandler(&p.readiness), nil},
+	}
+	for i, port := range []uint16{c.MetricsPort, c.ReadyPort} {
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			for _, s := range servers {
+				for _, open := range s.listeners {
+					open.Close()
+				}
+			}
+			return fmt.Errorf("listening for metrics and readiness: %w", err)
+		}
+		servers[i+1].listeners = []net.Listener{l}
+	}
+	for _, s := range servers {
+		group.Go(func() error { return admin.Serve(ctx, s.handler, p.log, s.listeners...) })
+	}
+	return nil
+}
+
+// patience bounds what should be known already.
+const patience = 5 * time.Second
