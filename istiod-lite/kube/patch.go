@@ -39,7 +39,7 @@ var targets = map[objects.Kind]target{
 	},
 	objects.KindRequestAuthentication: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "requestauthentications"},
-		"RequestAuthentication", "istio-ambient-waypoint-policy", false,
+		"RequestAuthentication", "istio-ambient-waypoint-policy",
 	},
 	objects.KindPeerAuthentication: {
 		schema.GroupVersionResource{Group: "security.istio.io", Version: "v1", Resource: "peerauthentications"},
