@@ -12,6 +12,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
 	"github.com/ambit-mesh/ambit/waypoint/forward"
@@ -39,6 +40,8 @@ type Config struct {
 	Forward  *forward.Forwarder
 	// Record is given each request when it has ended.
 	Record func(*telemetry.Exchange)
+	// Tracer makes spans. Nil makes none.
+	Tracer *tracing.Tracer
 	// Decisions remembers requests for explanations. Nil: nobody does.
 	Decisions *decision.Ring
 	// MaxReplay is how much of a request's body is kept for another try or a
@@ -120,8 +123,13 @@ type exchange struct {
 	workload *mesh.Workload
 
 	query    match.Request
+	asked    policy.Request
+	policies policy.Set
+	verdict  policy.Verdict
+	routes   *match.Routes
 	decision match.Decision
 	sharing  match.Sharing
+	session  match.Session
 	backend  mesh.Backend
 
 	// What goes on to the backend.
@@ -131,10 +139,10 @@ type exchange struct {
 	body     *body
 	upgrade  string      // the protocol that the client wants to change to
 	copies   []*exchange // for mirrors
-	verdict  policy.Verdict
 	replied  bool
 	answered counter // the body of the answer
 	record   telemetry.Exchange
+	span     *tracing.Span
 }
 
 // steps are gone through in this order, until one gives an answer. The last

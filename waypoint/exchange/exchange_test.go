@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/waypoint/backendtest"
@@ -172,7 +173,7 @@ func TestADeniedRequestReachesNobody(t *testing.T) {
 		r.publish()
 		resp, body := r.do(two, "DELETE /x", "")
 		e := r.last()
-		if resp.StatusCode != 403 || body != "RBAC: access denied" || resp.Header.Get(HeaderDecision) != e.ID {
+		if resp.StatusCode != 403 || body != "RBAC: access denied" || resp.Header.Get(decision.Header) != e.ID {
 			t.Errorf("%s %q %v, decision %s", resp.Status, body, resp.Header, e.ID)
 		}
 		if e.Flag != telemetry.ExchangeDenied || e.Policy != k || asked.Load() != 0 {

@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/waypoint/match"
 )
 
@@ -23,6 +24,11 @@ func (e *exchange) begin() {
 		ID: decision.NewID(), Start: time.Now(), Generation: e.table.Generation(),
 		Protocol: "http", Proto: r.Proto, Method: r.Method, Host: r.Host, Path: r.URL.Path, GRPCStatus: -1,
 		Flag: telemetry.ExchangeOK, Rule: -1,
+	}
+	if e.span = e.config.Tracer.Start(r.Header, e.record.Start); e.span != nil {
+		e.record.TraceParent, e.record.TraceID = e.span.TraceParent(), e.span.TraceID()
+	} else {
+		e.record.TraceParent = tracing.TraceParent(r.Header)
 	}
 	if e.grpc {
 		e.record.Protocol, e.answered.grpc = "grpc", true
@@ -99,17 +105,19 @@ func (e *exchange) authenticate() *reply {
 
 // authorize asks the policies, before anything is routed.
 func (e *exchange) authorize() *reply {
-	e.verdict = policy.EvaluateRequest(e.table.Policies(e.guarded()), policy.Request{
+	e.policies = e.table.Policies(e.guarded())
+	e.asked = policy.Request{
 		Connection: policy.Connection{Source: e.arrival.Peer, SourceIP: e.arrival.Source.Addr(), Destination: e.arrival.Dialled},
 		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header},
-	})
+	}
+	e.verdict = policy.EvaluateRequest(e.policies, e.asked)
 	e.record.Policy, e.record.Reason = e.verdict.Policy, e.verdict.String()
 	if e.verdict.Allow {
 		return nil
 	}
 	return &reply{
 		status: http.StatusForbidden, flag: telemetry.ExchangeDenied, text: "RBAC: access denied",
-		header: http.Header{HeaderDecision: {e.record.ID}},
+		header: http.Header{decision.Header: {e.record.ID}},
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"time"
 
-	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
 )
@@ -23,17 +22,14 @@ func (e *exchange) end() {
 	}
 	e.record.Duration = time.Since(e.record.Start)
 	e.config.Record(&e.record)
+	e.span.End(&e.record)
 	if e.config.Decisions != nil {
 		passed := e.record.Flag == telemetry.ExchangeOK && e.record.Status < 500
-		e.config.Decisions.Keep(e.record.ID, passed, story{e.record})
+		e.config.Decisions.Keep(e.record.ID, passed, &story{
+			record: e.record, policies: e.policies, asked: e.asked, verdict: e.verdict, routes: e.routes, query: e.query,
+		})
 	}
 }
-
-// story tells a request to whoever asks for it later.
-type story struct{ record telemetry.Exchange }
-
-// Tell implements decision.Teller.
-func (s story) Tell() decision.Story { return decision.OfExchange(&s.record) }
 
 // counter counts the bytes of a body, and in gRPC its messages: each is a byte
 // of flags and four of length, and then so many bytes.

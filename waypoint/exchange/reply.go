@@ -10,10 +10,6 @@ import (
 	"github.com/ambit-mesh/ambit/waypoint/match"
 )
 
-// HeaderDecision is what a denied client is told beside the status: the name
-// of the decision, for whoever may look it up.
-const HeaderDecision = "X-Ambit-Decision"
-
 // reply is an answer that the waypoint gives itself.
 type reply struct {
 	status int

@@ -19,6 +19,7 @@ func (t *try) respond() *reply {
 	}
 	defer r.Body.Close()
 	t.editAnswer(r.Header)
+	t.keepSession(r.Header)
 	t.replied = true
 	h := t.w.Header()
 	for k, v := range r.Header {
@@ -47,6 +48,18 @@ func (e *exchange) editAnswer(h http.Header) {
 		match.EditResponse(rule.Filters.Response, h)
 	}
 	e.sharing.Apply(h)
+}
+
+// keepSession tells the client whom its session is with.
+func (t *try) keepSession(h http.Header) {
+	field, ok := t.decision.Keep(t.session, t.backend, t.choice.Workload.UID, t.record.Start, t.header.Get(forwardedProto) == "https")
+	switch {
+	case !ok:
+	case field.Name == "Set-Cookie":
+		h.Add(field.Name, field.Value)
+	default:
+		h.Set(field.Name, field.Value)
+	}
 }
 
 // announce tells the client which trailers come.

@@ -15,7 +15,8 @@ func (e *exchange) route() *reply {
 	if e.service == nil {
 		return nil
 	}
-	e.decision = e.table.Routes(e.service.Key(), e.arrival.Port).Find(&e.query)
+	e.routes = e.table.Routes(e.service.Key(), e.arrival.Port)
+	e.decision = e.routes.Find(&e.query)
 	if e.decision.Outcome == match.NotFound {
 		return &reply{
 			status: http.StatusNotFound, flag: telemetry.ExchangeNoRoute, text: "no route",
@@ -48,7 +49,7 @@ func (e *exchange) filter() *reply {
 	return nil
 }
 
-// choose picks the backend by weight. A share that leads nowhere is answered,
+// choose picks the backend: a session's own, or one by weight. A share that leads nowhere is answered,
 // and never given to others.
 func (e *exchange) choose() *reply {
 	switch {
@@ -57,7 +58,11 @@ func (e *exchange) choose() *reply {
 	case e.decision.Outcome == match.Default:
 		e.backend = mesh.Backend{Service: e.service.Key(), Port: e.arrival.Port}
 	default:
-		b, ok := e.decision.Choose(e.config.Random)
+		e.session, _ = e.decision.Session(&e.query, e.record.Start)
+		b, ok := e.decision.Rejoin(e.session)
+		if !ok {
+			b, ok = e.decision.Choose(e.config.Random)
+		}
 		e.record.Backend, e.record.BackendPort = b.Service, b.Port
 		if !ok {
 			return &reply{

@@ -9,6 +9,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
 	"github.com/ambit-mesh/ambit/waypoint/forward"
 	"github.com/ambit-mesh/ambit/waypoint/match"
@@ -123,7 +124,7 @@ func (e *exchange) pick(avoid []string, tries int) (*try, *reply) {
 	settings := e.table.Traffic(s.Key()).For(e.backend.Port)
 	q := balance.Query{
 		Service: s, Port: e.backend.Port, Endpoints: v.Endpoints(s.Key()), Settings: settings, Local: e.config.Self(),
-		Hash: e.hash, Avoid: avoid, Original: e.original(), Retry: tries > 1, NoProbe: !e.mayProbe(),
+		Hash: e.hash, Avoid: avoid, Original: e.original(), Retry: tries > 1, NoProbe: !e.mayProbe(), Pin: e.pin(v),
 	}
 	choice, err := e.config.Balancer.Pick(q)
 	if no, ok := errors.AsType[*balance.UnavailableError](err); ok && no.Why == balance.WhyTried {
@@ -141,6 +142,19 @@ func (e *exchange) pick(avoid []string, tries int) (*try, *reply) {
 	t.choice, t.done = choice, choice.Done
 	t.to = &forward.Endpoint{Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections}
 	return t, nil
+}
+
+// pin finds the endpoint that the client's session is with, if it is still there.
+func (e *exchange) pin(v *view.View) string {
+	if e.session == (match.Session{}) {
+		return ""
+	}
+	for _, end := range v.Endpoints(e.backend.Service) {
+		if e.session.With(e.backend.Service, end.Workload.UID) {
+			return end.Workload.UID
+		}
+	}
+	return ""
 }
 
 // original is what the client dialled, for services that are not balanced.

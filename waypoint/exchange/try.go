@@ -38,7 +38,9 @@ type try struct {
 func (t *try) run(ctx context.Context, single time.Duration) {
 	t.start = time.Now()
 	t.ctx, t.limit = bounded(ctx, single, errTryTimeout)
-	t.response, t.err = t.config.Forward.RoundTrip(t.request(), t.to, t.speaksTwo())
+	request := t.request()
+	span := t.span.Try(request.Header)
+	t.response, t.err = t.config.Forward.RoundTrip(request, t.to, t.speaksTwo())
 	t.latency = time.Since(t.start)
 	if t.err == nil && !sensible(t.response, t.upgrade) {
 		t.response.Body.Close()
@@ -51,6 +53,7 @@ func (t *try) run(ctx context.Context, single time.Duration) {
 	if t.err != nil {
 		attempt.Err = t.err.Error()
 	}
+	span.End(attempt)
 	t.record.Attempts = append(t.record.Attempts, attempt)
 }
 

@@ -31,6 +31,7 @@ func (t *try) switchProtocol() *reply {
 	header := t.response.Header
 	upgrade := header["Upgrade"]
 	t.editAnswer(header)
+	t.keepSession(header)
 	header["Connection"], header["Upgrade"] = []string{"Upgrade"}, upgrade
 	raw, buffered, err := http.NewResponseController(t.w).Hijack()
 	if err != nil {
