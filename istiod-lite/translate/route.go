@@ -69,6 +69,8 @@ type drawn struct {
 	// whole is false if no rule works as it was written.
 	whole bool
 	notes string
+	// refused is what happens to what no backend is there for.
+	refused string
 	// services and gateways are what it speaks of, as parents or as backends.
 	services, gateways []objects.Key
 }
@@ -81,6 +83,7 @@ func (t *Translator) draw(r *routeSource) *drawn {
 	}
 	d := &drawn{rules: r.rules(c), broken: c.broken, unresolved: c.unresolved, services: c.services}
 	d.whole = len(c.broken) < c.rules
+	d.refused = [...]string{"answered UNAVAILABLE", "answered 500", "closed", "closed"}[r.key.Kind&3]
 	if len(r.hostnames) > 0 {
 		d.notes = "Hostnames are not looked at: traffic comes by the service's address."
 	}

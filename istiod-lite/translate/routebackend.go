@@ -73,7 +73,7 @@ func (c *ruleConversion) backend(ref gateway.BackendObjectReference, weight *int
 		if p.Port == *ref.Port {
 			b.Port = uint16(p.Port)
 			if !carries(c.kind, p) {
-				return c.lost(b, ReasonUnsupportedProtocol, "port %d of Service %s is declared %s, which a %s does not speak", p.Port, k, *p.AppProtocol, c.kind)
+				return c.lost(b, ReasonUnsupportedProtocol, "port %d of Service %s is declared %s, which a route of kind %s does not speak", p.Port, k, *p.AppProtocol, c.kind)
 			}
 			return b
 		}
@@ -83,7 +83,7 @@ func (c *ruleConversion) backend(ref gateway.BackendObjectReference, weight *int
 
 func (c *ruleConversion) lost(b mesh.Backend, reason, format string, args ...any) mesh.Backend {
 	b.Invalid = fmt.Sprintf(format, args...)
-	c.unresolved = append(c.unresolved, unresolved{c.rule, reason, b.Invalid})
+	c.unresolved = append(c.unresolved, unresolved{rule: c.rule, reason: reason, text: b.Invalid})
 	return b
 }
 

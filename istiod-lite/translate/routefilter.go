@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -145,12 +146,17 @@ func (c *ruleConversion) mirror(in *gateway.HTTPRequestMirrorFilter, out *mesh.F
 	m.Backend = c.backend(in.BackendRef, nil)
 	if m.Backend.Invalid == "" {
 		out.Mirrors = append(out.Mirrors, m)
+	} else {
+		c.unresolved[len(c.unresolved)-1].mirror = true
 	}
 	return nil
 }
 
 // defaultMaxAge is how long a preflight's answer is kept (GEP-1767).
 const defaultMaxAge = 5 * time.Second
+
+// originForm is the API's own pattern of origins.
+var originForm = regexp.MustCompile(`^(\*|https?://((\*\.)?([a-zA-Z0-9-]+\.)*[a-zA-Z0-9-]+|\*)(:[0-9]{1,5})?)$`)
 
 func cors(in *gateway.HTTPCORSFilter) (*mesh.CORS, *wrong) {
 	out := &mesh.CORS{
@@ -165,8 +171,7 @@ func cors(in *gateway.HTTPCORSFilter) (*mesh.CORS, *wrong) {
 		out.MaxAge = defaultMaxAge
 	}
 	for _, o := range out.AllowOrigins {
-		_, host, ok := strings.Cut(o, "://")
-		if o != "*" && (!ok || host == "" || strings.Contains(host, "/") || strings.LastIndex(host, "*") > 0) {
+		if !originForm.MatchString(o) {
 			return nil, unsupported("origin %q is not scheme://host", o)
 		}
 	}

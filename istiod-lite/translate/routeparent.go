@@ -130,7 +130,7 @@ func (a *attachment) toService(s *corev1.Service, kind mesh.RouteKind) {
 		if speaks(kind, appProtocol(p)) {
 			a.ports = append(a.ports, uint16(p.Port))
 		} else {
-			unsuited = append(unsuited, fmt.Sprintf("Port %d is declared %s: no %s is about it.", p.Port, declared(p), kind))
+			unsuited = append(unsuited, fmt.Sprintf("Port %d is declared %s: a route of kind %s is not about it.", p.Port, declared(p), kind))
 		}
 	}
 	a.all = len(a.ports) == len(ports)
@@ -143,11 +143,11 @@ func (a *attachment) toService(s *corev1.Service, kind mesh.RouteKind) {
 // asked is the part of a reference that asks for a port, in words.
 func (p Parent) asked() string {
 	var out string
-	if p.SectionName != "" {
-		out += fmt.Sprintf(" named %q", p.SectionName)
-	}
 	if p.Port != 0 {
 		out += fmt.Sprintf(" %d", p.Port)
+	}
+	if p.SectionName != "" {
+		out += fmt.Sprintf(" named %q", p.SectionName)
 	}
 	return out
 }

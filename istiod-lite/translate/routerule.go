@@ -27,6 +27,7 @@ type unresolved struct {
 	rule   int
 	reason string
 	text   string
+	mirror bool // of a mirror, not of a backend
 }
 
 // ruleConversion is the rules of one route being converted.

@@ -45,7 +45,7 @@ func (t *Translator) places(key mesh.RouteKey, d *drawn, a attachment) (won []me
 	service := serviceKey(t.seen.Mesh, a.object)
 	for _, p := range a.ports {
 		if w := t.winners[slot{a.object, p, key.Namespace}]; w.Kind != key.Kind {
-			lost = append(lost, fmt.Sprintf("Port %d has %s %s/%s, which goes before a %s.", p, w.Kind, w.Namespace, w.Name, key.Kind))
+			lost = append(lost, fmt.Sprintf("Port %d has %s %s/%s, which goes before any %s.", p, w.Kind, w.Namespace, w.Name, key.Kind))
 		} else {
 			won = append(won, mesh.RouteParent{Service: service, Port: p})
 		}
@@ -66,15 +66,25 @@ func (d *drawn) refusal() string {
 
 // dropped tells of the rules that do not work.
 func (d *drawn) dropped(begin string) string {
-	out := []string{begin}
+	told := []string{begin}
 	for _, b := range d.broken {
 		effect := "What it matches goes to the other rules."
 		if b.answers {
-			effect = "What it matches is answered 500."
+			effect = "What it matches is " + d.refused + "."
 		}
-		out = append(out, fmt.Sprintf("Rule %d: %s. %s", b.rule, b.text, effect))
+		told = append(told, fmt.Sprintf("Rule %d: %s. %s", b.rule, b.text, effect))
 	}
-	return strings.Join(out, " ")
+	return sentences(told)
+}
+
+// maxSentences keeps a message readable, and below what the API server takes.
+const maxSentences = 12
+
+func sentences(told []string) string {
+	if n := len(told) - maxSentences; n > 0 {
+		told = append(told[:maxSentences:maxSentences], fmt.Sprintf("There are %d more like these.", n))
+	}
+	return strings.Join(told, " ")
 }
 
 // finish publishes a route and tells its owner, once it is known who won the
@@ -138,12 +148,15 @@ func (c conditionsOf) resolved(d *drawn) Condition {
 	if len(d.unresolved) == 0 {
 		return c.tell(TypeResolvedRefs, true, ReasonResolvedRefs, "Every backend is there.")
 	}
-	var out []string
+	var told []string
 	for _, u := range d.unresolved {
-		out = append(out, fmt.Sprintf("Rule %d: %s.", u.rule, u.text))
+		effect := "its share is " + d.refused
+		if u.mirror {
+			effect = "nothing is mirrored to it"
+		}
+		told = append(told, fmt.Sprintf("Rule %d: %s; %s.", u.rule, u.text, effect))
 	}
-	out = append(out, "The share of such a backend is answered 500.")
-	return c.tell(TypeResolvedRefs, false, d.unresolved[0].reason, strings.Join(out, " "))
+	return c.tell(TypeResolvedRefs, false, d.unresolved[0].reason, sentences(told))
 }
 
 // serving is who serves a service's routes.
