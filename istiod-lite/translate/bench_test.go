@@ -40,3 +40,25 @@ func BenchmarkTranslate(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRouteChange is from one changed route to what waypoints hold.
+func BenchmarkRouteChange(b *testing.B) {
+	const pods = 2000
+	for _, routes := range []int{50, 5000} {
+		set := translatetest.Cluster(pods)
+		translatetest.AddRoutes(&set, pods, routes)
+		b.Run(fmt.Sprint(routes), func(b *testing.B) {
+			t := translate.New()
+			m, _ := t.Update(set, nil)
+			z, w := snapshot.ForZtunnels(nil, m), snapshot.ForWaypoints(nil, m)
+			if len(m.Routes) != routes {
+				b.Fatalf("%d routes, want %d", len(m.Routes), routes)
+			}
+			b.ReportAllocs()
+			for i := 0; b.Loop(); i++ {
+				m, _ = t.Update(set, []objects.Ref{translatetest.ShiftRoute(&set, pods, i%routes)})
+				z, w = snapshot.ForZtunnels(z, m), snapshot.ForWaypoints(w, m)
+			}
+		})
+	}
+}

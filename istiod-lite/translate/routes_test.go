@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate/translatetest"
 )
 
 // Every file of testdata/routes is objects.yaml, the routes that waypoints get
@@ -186,4 +187,32 @@ func parentText(p translate.Parent) string {
 		out += fmt.Sprintf(" section %s", p.SectionName)
 	}
 	return out
+}
+
+func TestAChangedRouteIsMadeAloneAndKeepsTheOthers(t *testing.T) {
+	const pods, routes = 100, 200
+	set := translatetest.Cluster(pods)
+	translatetest.AddRoutes(&set, pods, routes)
+	tr := translate.New()
+	before, told := tr.Update(set, nil)
+	if len(before.Routes) != routes || len(told) < 3*routes {
+		t.Fatalf("%d routes and %d conditions to begin with", len(before.Routes), len(told))
+	}
+	ref := translatetest.ShiftRoute(&set, pods, 42)
+	after, _ := tr.Update(set, []objects.Ref{ref})
+	for k, r := range after.Routes {
+		if changed := k.Name == ref.Key.Name; (before.Routes[k] != r) != changed {
+			t.Errorf("%s was made again: %v, want %v", k, before.Routes[k] != r, changed)
+		}
+	}
+	// What only its status and metadata say is nothing new.
+	again := set.HTTPRoutes[ref.Key].DeepCopy()
+	again.ResourceVersion, again.Status.Parents = "7", nil
+	if _, err := set.Put(again); err != nil {
+		t.Fatal(err)
+	}
+	still, same := tr.Update(set, []objects.Ref{ref})
+	if _, now := tr.Update(set, []objects.Ref{ref}); &same[0] != &now[0] || !maps.Equal(still.Routes, after.Routes) {
+		t.Error("a written status was taken for a change")
+	}
 }

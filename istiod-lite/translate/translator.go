@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"maps"
 	"reflect"
 	"slices"
@@ -41,6 +42,7 @@ type Translator struct {
 	conditions map[objects.Ref][]Condition
 	fromSlice  map[objects.Key][]string // UIDs made of a slice
 	peerings   map[objects.Key]peering  // by PeerAuthentication
+	toldRefs   []objects.Ref            // whom conditions are of, sorted; nil when stale
 	listed     []Condition              // conditions, sorted; nil when stale
 
 	routing
@@ -83,7 +85,7 @@ func (t *Translator) Update(set objects.Set, changed []objects.Ref) (mesh.Model,
 		t.redo(d)
 	}
 	if t.listed == nil {
-		t.listed = sortedConditions(t.conditions)
+		t.listed = t.list()
 	}
 	m := mesh.Model{
 		Workloads: t.workloads.publish(), Services: t.services.publish(), Policies: t.policies.publish(),
@@ -113,15 +115,27 @@ func (t *Translator) rebuild(set objects.Set) {
 	t.authentications.end()
 }
 
-// sortedConditions are all conditions by object; those of one object stay in
-// the order they were told in.
-func sortedConditions(in map[objects.Ref][]Condition) []Condition {
-	refs := slices.SortedFunc(maps.Keys(in), func(a, b objects.Ref) int { return strings.Compare(a.String(), b.String()) })
-	out := make([]Condition, 0, len(refs))
-	for _, ref := range refs {
-		out = append(out, in[ref]...)
+// list makes the list of all conditions, sorted by object; those of one object
+// stay in the order they were told in.
+func (t *Translator) list() []Condition {
+	if t.toldRefs == nil {
+		t.toldRefs = slices.SortedFunc(maps.Keys(t.conditions), compareRefs)
+	}
+	n := 0
+	for _, all := range t.conditions {
+		n += len(all)
+	}
+	out := make([]Condition, 0, n)
+	for _, ref := range t.toldRefs {
+		out = append(out, t.conditions[ref]...)
 	}
 	return out
+}
+
+func compareRefs(a, b objects.Ref) int {
+	return cmp.Or(
+		strings.Compare(string(a.Kind), string(b.Kind)),
+		strings.Compare(a.Key.Namespace, b.Key.Namespace), strings.Compare(a.Key.Name, b.Key.Name))
 }
 
 // dirty is what must be made anew.
@@ -320,8 +334,12 @@ func (t *Translator) redoPolicy(k objects.Key, d *dirty) {
 
 // tell replaces what an object's owner is told.
 func (t *Translator) tell(ref objects.Ref, all ...Condition) {
-	if slices.Equal(t.conditions[ref], all) {
+	was := t.conditions[ref]
+	if slices.Equal(was, all) {
 		return
+	}
+	if (len(was) == 0) != (len(all) == 0) {
+		t.toldRefs = nil
 	}
 	if len(all) == 0 {
 		delete(t.conditions, ref)

@@ -15,6 +15,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
@@ -164,4 +165,62 @@ func strict(ns string) *security.PeerAuthentication {
 	pa := &security.PeerAuthentication{ObjectMeta: meta(ns, "strict", nil)}
 	pa.Spec.Mtls = &apisec.PeerAuthentication_MutualTLS{Mode: apisec.PeerAuthentication_MutualTLS_STRICT}
 	return pa
+}
+
+// AddRoutes adds n HTTPRoutes with two rules to the services of a Cluster of
+// some pods, in turn, and a waypoint that serves them.
+func AddRoutes(s *objects.Set, pods, n int) {
+	services := pods / podsPerService
+	for i := range n {
+		putRoute(s, services, i, 90)
+	}
+	for k := range s.Namespaces {
+		ns := s.Namespaces[k].DeepCopy()
+		ns.Labels = map[string]string{"istio.io/use-waypoint": "wp"}
+		s.Namespaces[k] = ns
+		wp := service(0)
+		wp.ObjectMeta = meta(ns.Name, "wp", map[string]string{"gateway.istio.io/managed": "istio.io-mesh-controller"})
+		wp.Spec.Selector = map[string]string{"gateway.networking.k8s.io/gateway-name": "wp"}
+		s.Services[objects.Key{Namespace: ns.Name, Name: "wp"}] = wp
+	}
+}
+
+// ShiftRoute replaces route i, of a set that AddRoutes filled, by one of
+// another weight.
+func ShiftRoute(s *objects.Set, pods, i int) objects.Ref {
+	weight := int32(50)
+	services := pods / podsPerService
+	if old := s.HTTPRoutes[routeKey(services, i)]; *old.Spec.Rules[1].BackendRefs[0].Weight == weight {
+		weight = 90
+	}
+	return putRoute(s, services, i, weight)
+}
+
+func routeKey(services, i int) objects.Key {
+	at := i % services * podsPerService
+	return objects.Key{Namespace: namespace(at), Name: fmt.Sprintf("route-%05d", i)}
+}
+
+func putRoute(s *objects.Set, services, i int, weight int32) objects.Ref {
+	to := func(at int, weight int32) gateway.HTTPBackendRef {
+		port := gateway.PortNumber(80)
+		var b gateway.HTTPBackendRef
+		b.Name, b.Port, b.Weight = gateway.ObjectName(app(at)), &port, &weight
+		return b
+	}
+	at, k := i%services*podsPerService, routeKey(services, i)
+	group, kind := gateway.Group(""), gateway.Kind("Service")
+	path, method := fmt.Sprint("/api/", i), gateway.HTTPMethodGet
+	r := &gateway.HTTPRoute{ObjectMeta: meta(k.Namespace, k.Name, nil)}
+	r.Generation = int64(weight)
+	r.Spec.ParentRefs = []gateway.ParentReference{{Group: &group, Kind: &kind, Name: gateway.ObjectName(app(at))}}
+	r.Spec.Rules = []gateway.HTTPRouteRule{
+		{Matches: []gateway.HTTPRouteMatch{{Path: &gateway.HTTPPathMatch{Value: &path}, Method: &method}}, BackendRefs: []gateway.HTTPBackendRef{to(at, 1)}},
+		{Matches: []gateway.HTTPRouteMatch{{Path: &gateway.HTTPPathMatch{Value: &path}}}, BackendRefs: []gateway.HTTPBackendRef{to(at, weight), to(at, 100-weight)}},
+	}
+	ref, err := s.Put(r)
+	if err != nil {
+		panic(err) // a bug of this package
+	}
+	return ref
 }
