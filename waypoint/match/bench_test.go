@@ -34,7 +34,7 @@ var searches = []struct {
 		return mesh.RequestMatch{Path: pathPrefix(fmt.Sprintf("/api/v1/items/%d", i))}
 	}, Request{Path: "/api/v1/items/2500/parts/7"}},
 	{"header", func(i int) mesh.RequestMatch {
-		return mesh.RequestMatch{Path: pathPrefix("/"), Headers: []mesh.ValueMatch{{Name: "tenant", Value: fmt.Sprint(i)}, {Name: "env", Value: "prod"}}}
+		return mesh.RequestMatch{Path: pathPrefix("/"), Headers: []mesh.ValueMatch{{Name: "env", Value: "prod"}, {Name: "tenant", Value: fmt.Sprint(i)}}}
 	}, Request{Path: "/", Header: map[string][]string{"Tenant": {"2500"}, "Env": {"prod"}, "Accept": {"*/*"}, "User-Agent": {"x"}}}},
 	{"query", func(i int) mesh.RequestMatch {
 		return mesh.RequestMatch{Path: pathPrefix("/"), Query: []mesh.ValueMatch{{Name: "tenant", Value: fmt.Sprint(i)}}}

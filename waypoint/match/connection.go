@@ -32,8 +32,8 @@ func (s *connections) index(candidates []*candidate) {
 	}
 }
 
-// serverNames makes the alternatives of a TLS rule. Names are ranked by
-// themselves: an exact one before the longest wildcard, any name last.
+// serverNames makes the alternatives of a TLS rule. They have no ranks: how they
+// are looked for puts an exact name before the longest wildcard, any name last.
 func serverNames(names []string) ([]*candidate, error) {
 	if len(names) == 0 {
 		return []*candidate{{match: -1}}, nil
@@ -44,12 +44,7 @@ func serverNames(names []string) ([]*candidate, error) {
 		if name == "" || strings.Contains(strings.TrimPrefix(name, "*."), "*") {
 			return nil, fmt.Errorf("server name %q: want a name, or one behind *.", n)
 		}
-		c := &candidate{match: i, sni: name}
-		c.rank[0], c.rank[1] = rankExact, len(name)
-		if name[0] == '*' {
-			c.rank[0] = rankPrefix
-		}
-		out = append(out, c)
+		out = append(out, &candidate{match: i, sni: name})
 	}
 	return out, nil
 }

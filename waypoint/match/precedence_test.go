@@ -270,6 +270,16 @@ func TestKindsOfOnePort(t *testing.T) {
 	}
 }
 
+// throw is dice that show i, and like real ones cannot be thrown for nothing.
+func throw(t *testing.T, i int) func(n int) int {
+	return func(n int) int {
+		if n <= i {
+			t.Errorf("asked for a number below %d", n)
+		}
+		return i
+	}
+}
+
 func TestBackends(t *testing.T) {
 	backend := func(name string, weight uint32, invalid string) mesh.Backend {
 		return mesh.Backend{Service: service(name), Port: 80, Weight: weight, Invalid: invalid}
@@ -291,7 +301,7 @@ func TestBackends(t *testing.T) {
 		d := decided(t, mesh.RouteRule{Backends: tt.backends}, &Request{Path: "/"})
 		var got []string
 		for i := range len(strings.Fields(tt.want)) {
-			if b, ok := d.Choose(func(int) int { return i }); ok {
+			if b, ok := d.Choose(throw(t, i)); ok {
 				got = append(got, strings.Split(b.Service.Hostname, ".")[0])
 			} else {
 				got = append(got, "500"+b.Invalid)

@@ -41,8 +41,9 @@ func (s Session) String() string {
 
 // ParseSession reads what String wrote.
 func ParseSession(text string) (Session, bool) {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != sessionBytes || b[0] != sessionVersion {
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	// The length of the text too, since line ends within it would be skipped.
+	if err != nil || len(text) != base64.RawURLEncoding.EncodedLen(sessionBytes) || len(b) != sessionBytes || b[0] != sessionVersion {
 		return Session{}, false
 	}
 	n := func(i int) uint64 { return binary.BigEndian.Uint64(b[1+8*i:]) }

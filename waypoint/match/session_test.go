@@ -133,6 +133,11 @@ func TestSessionsAreKept(t *testing.T) {
 			t.Errorf("%s: %s, want %s", tt.sentence, got, tt.want)
 		}
 	}
+	d := decided(t, persistent(&mesh.Persistence{Name: "sid"}), q)
+	came, _ := ParseSession(kept(t, &mesh.Persistence{Name: "sid"}, 0))
+	if _, ok := d.Keep(came, mesh.Backend{Service: service("echo-v1"), Port: 81}, "uid-1", noon, false); !ok {
+		t.Error("the client does not learn of another port of the same service")
+	}
 	if _, ok := decided(t, mesh.RouteRule{}, q).Keep(Session{}, mesh.Backend{}, "uid", noon, false); ok {
 		t.Error("a rule without sessions keeps one")
 	}
@@ -152,7 +157,10 @@ func TestSessionsThatNoClientMayBeGivenMakeARouteUnusable(t *testing.T) {
 
 // FuzzSession holds texts of clients to reading back as what they are.
 func FuzzSession(f *testing.F) {
-	f.Add(Session{backend: 1, endpoint: 2, begun: 3, used: 4}.String())
+	text := Session{backend: 1, endpoint: 2, begun: 3, used: 4}.String()
+	f.Add(text)
+	f.Add(text[:4] + "\n" + text[4:])
+	f.Add(text + "\n")
 	f.Fuzz(func(t *testing.T, text string) {
 		if s, ok := ParseSession(text); ok && s.String() != text {
 			t.Errorf("%q is %+v, which is %q", text, s, s)
