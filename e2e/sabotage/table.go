@@ -1,9 +1,10 @@
 package sabotage
 
+import "slices"
+
 // Table is every sabotage, in the order in which they are committed.
 func Table() []Sabotage {
-	all := append(capture(), tunnel()...)
-	return append(append(all, policy()...), control()...)
+	return slices.Concat(capture(), tunnel(), policy(), control(), routing())
 }
 
 // capture breaks how connections get to the node proxy.
