@@ -113,8 +113,8 @@ func policy() []Sabotage {
 		{
 			Name:  "the policy evaluator always allows",
 			File:  "internal/policy/policy.go",
-			Old:   "func Evaluate(s Set, c Connection) Verdict {\n",
-			New:   "func Evaluate(s Set, c Connection) Verdict {\n	if len(s.Policies) >= 0 {\n		return Verdict{Allow: true, Cause: CauseNoPolicy, Rule: -1}\n	}\n",
+			Old:   "func EvaluateRequest(s Set, q Request) Verdict {\n",
+			New:   "func EvaluateRequest(s Set, q Request) Verdict {\n	if len(s.Policies) >= 0 {\n		return Verdict{Allow: true, Cause: CauseNoPolicy, Rule: -1}\n	}\n",
 			Tests: []Test{{"internal/policy", "TestVerdicts"}, {"internal/policy", "TestEvaluateAgreesWithTheOracle"}, {"e2e/scenario", "TestScenarios"}},
 		},
 		{
@@ -161,8 +161,8 @@ func control() []Sabotage {
 		{
 			Name:  "policies are pushed after the workloads that name them",
 			File:  "internal/xds/send.go",
-			Old:   "		out = append(out, response{typ: TypeAuthorization, upserts: policies.Upserts})\n	}\n	for",
-			New:   "		policies.late = append(policies.late, policies.Upserts...)\n		out = append(out, response{typ: TypeAuthorization})\n	}\n	for",
+			Old:   "			if guards(typ, u.Name) {\n				to = &first\n",
+			New:   "			if guards(typ, u.Name) {\n				to = &end\n",
 			Tests: []Test{{"internal/xds", "TestPushOrder"}},
 		},
 		{
