@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"math/big"
 	"net"
 	"net/http"
@@ -149,6 +150,17 @@ func TestTheHostHeaderIsTheAuthority(t *testing.T) {
 		if got := printed(t, Request{URL: url, Header: []string{"Host:echo-v1"}}); !strings.Contains(got, "[0 body] Host=echo-v1\n") {
 			t.Errorf("%s: printed\n%s", url, got)
 		}
+	}
+}
+
+func TestTheServerCanBeSlowAndAnswerAnyStatus(t *testing.T) {
+	at := start(t)
+	if got := printed(t, Request{URL: "http://" + at[httpPort] + "/?status=503"}); !strings.HasPrefix(got, "[0] StatusCode=503\n") || !strings.Contains(got, "Hostname=POD") {
+		t.Errorf("printed\n%s", got)
+	}
+	err := Run(t.Context(), &bytes.Buffer{}, Request{URL: "http://" + at[httpPort] + "/?delay=1m", Timeout: 50 * time.Millisecond})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a slow answer gave %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -151,8 +152,18 @@ func until(ctx context.Context, serve func() error, stop func()) error {
 	return err
 }
 
-// answer describes the request, one field a line.
+// answer describes the request, one field a line, here and in the pod's log.
+// For our own cases it understands delay=DURATION and status=CODE in the query.
 func (s *server) answer(w http.ResponseWriter, r *http.Request) {
+	slog.Info("request", "component", "advanced", "method", r.Method, "url", r.RequestURI, "host", r.Host)
+	q := r.URL.Query()
+	if d, err := time.ParseDuration(q.Get("delay")); err == nil {
+		select {
+		case <-time.After(d):
+		case <-r.Context().Done():
+			return
+		}
+	}
 	if _, err := io.Copy(io.Discard, r.Body); err != nil {
 		http.Error(w, "read body: "+err.Error(), http.StatusBadRequest)
 		return
@@ -169,6 +180,9 @@ func (s *server) answer(w http.ResponseWriter, r *http.Request) {
 	d.headers("RequestHeader", r.Header)
 	d.add("Hostname", s.hostname)
 	w.Header().Set("Content-Type", "text/plain")
+	if code, err := strconv.Atoi(q.Get("status")); err == nil && code >= 200 && code < 600 {
+		w.WriteHeader(code)
+	}
 	_, _ = io.WriteString(w, d.String())
 }
 

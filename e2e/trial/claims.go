@@ -61,6 +61,8 @@ type Mode struct {
 	Explicit bool
 	// Inferred asks the suite to read what we claim in the status of the XMesh.
 	Inferred bool
+	// Beyond names the cases of our own that this mode runs too.
+	Beyond []string
 }
 
 // MeshName is the XMesh that the control plane makes.
@@ -74,9 +76,18 @@ const (
 // Modes lists every mode.
 func Modes() []Mode {
 	return []Mode{
-		{Name: "standard", GatewayAPI: "standard", Labels: []string{ambient}, Explicit: true},
+		{Name: "standard", GatewayAPI: "standard", Labels: []string{ambient}, Explicit: true, Beyond: beyond()},
 		{Name: "auto", GatewayAPI: "standard", Labels: []string{ambient, autoWaypoint}},
-		{Name: "experimental", GatewayAPI: "experimental", Labels: []string{ambient, autoWaypoint}, Inferred: true},
+		{Name: "experimental", GatewayAPI: "experimental", Labels: []string{ambient, autoWaypoint}, Inferred: true, Beyond: []string{"BeyondHTTPRouteRetryCounts"}},
+	}
+}
+
+// beyond are our own cases that the standard channel can have.
+func beyond() []string {
+	return []string{
+		"BeyondGRPCRouteRequestHeaderModifier", "BeyondHTTPRouteRedirectLocation", "BeyondHTTPRouteRewriteArrives", "BeyondHTTPRouteMethods",
+		"BeyondHTTPRouteBackends", "BeyondHTTPRouteTimeouts", "BeyondHTTPRouteMirrorCounts", "BeyondHTTPRouteCORS", "BeyondHTTPRouteMerge",
+		"BeyondProducerAndConsumerRoutes", "BeyondRouteConflict", "BeyondRouteStatus",
 	}
 }
 

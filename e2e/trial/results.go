@@ -80,18 +80,12 @@ func (r *Results) wanted() []string {
 	if len(r.cfg.Only) > 0 {
 		return r.cfg.Only
 	}
-	if r.cfg.Beyond {
-		return beyond
-	}
 	var all []string
 	for _, c := range Claims() {
 		all = append(all, c.Test)
 	}
 	return all
 }
-
-// beyond are our own cases.
-var beyond = []string{"BeyondGRPCRouteRequestHeaderModifier"}
 
 // outcome of a test that had to pass.
 func (r *Results) outcome(test string) Outcome { return cmp.Or(r.outcomes[test], Missing) }

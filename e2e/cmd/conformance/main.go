@@ -113,10 +113,10 @@ func (r *runner) run(m trial.Mode) error {
 	if err := r.one(cfg); err != nil {
 		return err
 	}
-	if !m.Explicit {
+	if len(m.Beyond) == 0 {
 		return nil
 	}
-	cfg.Name, cfg.Beyond = m.Name+"-beyond", true
+	cfg.Name, cfg.Beyond, cfg.Only = m.Name+"-beyond", true, m.Beyond
 	return r.one(cfg)
 }
 
