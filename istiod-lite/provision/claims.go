@@ -24,7 +24,7 @@ const (
 func claims(set *objects.Set) []*unstructured.Unstructured {
 	var out []*unstructured.Unstructured
 	if set.Definitions[objects.Key{Name: definitionClass}] != nil && set.GatewayClasses[objects.Key{Name: ClassName}] == nil {
-		text := "Waypoints of the ambit mesh: proxies for what the services of a namespace receive."
+		text := "Proxies for what the services of a namespace receive." // at most 64 bytes
 		out = append(out, encode(&gateway.GatewayClass{
 			TypeMeta:   metav1.TypeMeta{APIVersion: gateway.GroupVersion.String(), Kind: "GatewayClass"},
 			ObjectMeta: metav1.ObjectMeta{Name: ClassName},
