@@ -120,24 +120,12 @@ func (c *chain) merge(fresh objects.Set) []objects.Ref {
 		}
 		changed = append(changed, ref)
 	}
-	putAll(put, fresh.Pods)
-	putAll(put, fresh.Services)
-	putAll(put, fresh.EndpointSlices)
-	putAll(put, fresh.Nodes)
-	putAll(put, fresh.Namespaces)
-	putAll(put, fresh.AuthorizationPolicies)
-	putAll(put, fresh.PeerAuthentications)
+	fresh.Each(func(_ objects.Ref, o any) { put(o) })
 	if fresh.Mesh.TrustDomain != c.set.Mesh.TrustDomain || len(fresh.Mesh.TrustDomainAliases) > 0 ||
 		fresh.Mesh.RootNamespace != c.set.Mesh.RootNamespace {
 		put(fresh.Mesh)
 	}
 	return changed
-}
-
-func putAll[T any](put func(any), in map[objects.Key]T) {
-	for _, o := range in {
-		put(o)
-	}
 }
 
 func parseRef(line string) (objects.Ref, error) {
@@ -163,10 +151,14 @@ func (c *chain) receive(u xds.Update) error {
 // conditionLines is the text of conditions.txt.
 func conditionLines(conditions []translate.Condition) string {
 	var b strings.Builder
-	for _, c := range slices.SortedFunc(slices.Values(conditions), func(a, b translate.Condition) int {
+	for _, c := range slices.SortedStableFunc(slices.Values(conditions), func(a, b translate.Condition) int {
 		return cmp.Compare(a.Object.String(), b.Object.String())
 	}) {
-		fmt.Fprintf(&b, "%s: %s=%v %s: %s\n", c.Object, c.Type, c.Status, c.Reason, c.Message)
+		parent := ""
+		if c.Parent != (translate.Parent{}) {
+			parent = fmt.Sprintf(" (%s %s)", c.Parent.Kind, cmp.Or(c.Parent.Name, c.Parent.SectionName))
+		}
+		fmt.Fprintf(&b, "%s%s: %s=%v %s: %s\n", c.Object, parent, c.Type, c.Status, c.Reason, c.Message)
 	}
 	return b.String()
 }

@@ -22,9 +22,16 @@ type MeshConfig struct {
 	ClusterDomain string
 	// Network of this cluster; empty is a network like any other.
 	Network string
+	// WaypointMissing is what becomes of connections whose waypoint has never
+	// been there: refused after a wait, or with WaypointMissingDirect let past it.
+	WaypointMissing string
 	// Providers are those of extensionProviders that authorize requests.
 	Providers []Provider
 }
+
+// WaypointMissingDirect lets connections pass by a waypoint that is named and has
+// never been ready, as Istio does.
+const WaypointMissingDirect = "direct"
 
 // WithDefaults fills what is empty.
 func (m MeshConfig) WithDefaults() MeshConfig {
@@ -49,9 +56,11 @@ func (m MeshConfig) WithDefaults() MeshConfig {
 // the text is shared with Istio's other parts.
 func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	var read struct {
-		TrustDomain        *string             `json:"trustDomain"`
-		TrustDomainAliases []string            `json:"trustDomainAliases"`
-		RootNamespace      *string             `json:"rootNamespace"`
+		TrustDomain        *string  `json:"trustDomain"`
+		TrustDomainAliases []string `json:"trustDomainAliases"`
+		RootNamespace      *string  `json:"rootNamespace"`
+		// Not Istio's: a setting of this mesh alone.
+		WaypointMissing    *string             `json:"waypointMissing"`
 		ExtensionProviders []extensionProvider `json:"extensionProviders"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &read); err != nil {
@@ -65,6 +74,9 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	}
 	if read.RootNamespace != nil {
 		base.RootNamespace = *read.RootNamespace
+	}
+	if read.WaypointMissing != nil {
+		base.WaypointMissing = *read.WaypointMissing
 	}
 	if read.ExtensionProviders != nil {
 		base.Providers = nil

@@ -43,6 +43,9 @@ const (
 	ReasonUnsupportedValue   = "UnsupportedValue"
 	ReasonWaypointAccepted   = "WaypointAccepted"
 	ReasonWaypointIsNotReady = "WaypointIsNotReady"
+
+	ReasonAttachmentDenied       = "AttachmentDenied"
+	ReasonUnsupportedTrafficType = "UnsupportedTrafficType"
 )
 
 // Condition types and reasons of a route at one of its parents; the names are
@@ -66,11 +69,25 @@ const (
 	ReasonNoWaypoint            = "NoWaypoint"
 )
 
+// Condition types and reasons of Gateways and their listeners; the names are the
+// Gateway API's.
+const (
+	TypeProgrammed = "Programmed"
+	TypeConflicted = "Conflicted"
+
+	ReasonAddressNotAssigned = "AddressNotAssigned"
+	ReasonListenersNotValid  = "ListenersNotValid"
+	ReasonNoConflicts        = "NoConflicts"
+	ReasonNoResources        = "NoResources"
+	ReasonPortUnavailable    = "PortUnavailable"
+)
+
 // Condition is what the user is told in the status of an object.
 type Condition struct {
 	Object objects.Ref
 	// Parent is whom a condition of a route or of a policy's target is about,
-	// as the user wrote the reference; zero for one of the object itself.
+	// as the user wrote the reference, or a Gateway's listener; zero for one of
+	// the object itself.
 	Parent Parent
 	// Generation is the object's that was looked at.
 	Generation int64

@@ -44,6 +44,8 @@ func (t *Translator) seeEntry(k objects.Key, old, now *networking.ServiceEntry, 
 	}
 	if now != nil {
 		t.entries.in.put(k.Namespace, k)
+	} else {
+		t.bindEntry(k)
 	}
 	t.entries.selectors.del(k, podsOfEntry(old))
 	t.entries.selectors.put(k, podsOfEntry(now))
@@ -70,7 +72,8 @@ func (t *Translator) redoEntries(namespace string) {
 	var services []mesh.ServiceKey
 	var workloads []string
 	for _, k := range t.entriesByAge(namespace) {
-		e := serviceEntry(t.seen.Mesh, t.seen.ServiceEntries[k], t.entryWaypoint(k))
+		b := t.bindEntry(k)
+		e := serviceEntry(t.seen.Mesh, t.seen.ServiceEntries[k], b.Address)
 		for _, s := range e.services {
 			if _, taken := t.entries.owner[s.Key()]; taken || t.isService(s.Key()) {
 				continue
@@ -83,7 +86,8 @@ func (t *Translator) redoEntries(namespace string) {
 			t.workloads.put(w.UID, w)
 			workloads = append(workloads, w.UID)
 		}
-		t.tell(e.condition.Object, e.condition)
+		ref := e.condition.Object
+		t.tell(ref, append([]Condition{e.condition}, b.condition(ref, e.condition.Generation)...)...)
 	}
 	for _, k := range oldServices {
 		if !slices.Contains(services, k) && !t.isService(k) {
@@ -125,15 +129,6 @@ func (t *Translator) isService(k mesh.ServiceKey) bool {
 	name, ok := strings.CutSuffix(k.Hostname, "."+k.Namespace+".svc."+t.seen.Mesh.ClusterDomain)
 	svc := t.seen.Services[objects.Key{Namespace: k.Namespace, Name: name}]
 	return ok && svc != nil && svc.Spec.Type != corev1.ServiceTypeExternalName
-}
-
-// entryWaypoint is the waypoint that an entry or else its namespace names.
-func (t *Translator) entryWaypoint(k objects.Key) mesh.GatewayAddress {
-	se, ns := t.seen.ServiceEntries[k], t.seen.Namespaces[objects.Key{Name: k.Namespace}]
-	if se.Labels[labelUseWaypoint] != "" || ns == nil {
-		return waypointNamed(t.seen.Mesh, se.Labels, k.Namespace)
-	}
-	return waypointNamed(t.seen.Mesh, ns.Labels, k.Namespace)
 }
 
 // addEntries adds the entries that select a pod to its services.

@@ -35,7 +35,12 @@ spec: {gatewayClassName: istio, listeners: [{name: http, port: 80, protocol: HTT
 apiVersion: v1
 kind: Service
 metadata: {name: wp, namespace: shop, labels: {gateway.istio.io/managed: istio.io-mesh-controller}}
-spec: {clusterIP: 10.96.0.9, ports: [{port: 15008}]}
+spec: {clusterIP: 10.96.0.9, selector: {gateway.networking.k8s.io/gateway-name: wp}, ports: [{port: 15008}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: wp-1, namespace: shop, labels: {gateway.networking.k8s.io/gateway-name: wp, gateway.istio.io/managed: istio.io-mesh-controller}}
+status: {phase: Running, podIPs: [{ip: 10.1.0.1}], conditions: [{type: Ready, status: "True"}]}
 ---
 apiVersion: v1
 kind: Service
@@ -108,14 +113,14 @@ func TestTargetsOfPolicies(t *testing.T) {
 		{"a Service behind a waypoint", "shop", "[{kind: Service, name: web}]", []mesh.Target{service("web")}, "true/Accepted: Waypoint " + wp + " enforces this for Service web."},
 		{"the older field", "shop", "", []mesh.Target{service("web")}, "true/Accepted: Waypoint " + wp + " enforces this for Service web."},
 		{"a Service without a waypoint", "shop", "[{kind: Service, name: plain}]", []mesh.Target{service("plain")}, "false/AncestorNotBound: Service plain names no waypoint, nor does its namespace: nothing enforces this there."},
-		{"a Service whose waypoint is not there", "shop", "[{kind: Service, name: waiting}]", []mesh.Target{service("waiting")}, "false/AncestorNotBound: Waypoint shop/young.shop.svc.cluster.local of Service waiting is not there: connections are refused until it is."},
+		{"a Service whose waypoint is not ready", "shop", "[{kind: Service, name: waiting}]", []mesh.Target{service("waiting")}, "false/AncestorNotBound: Waypoint shop/young.shop.svc.cluster.local of Service waiting is not ready: connections fail until it is."},
 		{"no such Service", "shop", "[{kind: Service, name: gone}]", nil, "false/TargetNotFound: Service gone is not there."},
 		{"a Service of another namespace", "shop", "[{kind: Service, name: web, namespace: bank}]", nil, "false/Invalid: Service web is in another namespace, where this policy has no say."},
 		{"a policy elsewhere", "bank", "[{kind: Service, name: web}]", nil, "false/TargetNotFound: Service web is not there."},
 		{"a headless Service", "shop", "[{kind: Service, name: headless}]", nil, "false/Invalid: Service headless is headless: traffic to it goes straight to its pods."},
 		{"an alias", "shop", "[{kind: Service, name: alias}]", nil, "false/Invalid: Service alias is of type ExternalName: traffic to it never comes to a waypoint."},
 		{"a waypoint", "shop", "[{" + group + "kind: Gateway, name: wp}]", []mesh.Target{gateway}, "true/Accepted: Waypoint " + wp + " enforces this for everything that it serves."},
-		{"a waypoint that is not there yet", "shop", "[{" + group + "kind: Gateway, name: young}]", []mesh.Target{{Gateway: service("young").Service}}, "false/AncestorNotBound: Waypoint shop/young.shop.svc.cluster.local is not there yet."},
+		{"a waypoint that is not ready yet", "shop", "[{" + group + "kind: Gateway, name: young}]", []mesh.Target{{Gateway: service("young").Service}}, "false/AncestorNotBound: Waypoint shop/young.shop.svc.cluster.local is not ready."},
 		{"no such Gateway", "shop", "[{" + group + "kind: Gateway, name: gone}]", nil, "false/TargetNotFound: Gateway gone is not there."},
 		{"a Gateway that is no waypoint", "shop", "[{" + group + "kind: Gateway, name: ingress}]", nil, "false/Invalid: Gateway ingress is of class istio: it is no waypoint."},
 		{"all waypoints", "istio-system", "[{" + group + "kind: GatewayClass, name: istio-waypoint}]", []mesh.Target{{Class: true}}, "true/Accepted: Every waypoint enforces this."},

@@ -1,6 +1,7 @@
 package translate_test
 
 import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -62,7 +63,26 @@ func (c chance) route() any {
 }
 
 func (c chance) gateway() *gateway.Gateway {
-	g := &gateway.Gateway{ObjectMeta: c.meta("s1", "s2", "wp")}
-	g.Spec.GatewayClassName = gateway.ObjectName(c.of("istio-waypoint", "other"))
+	g := &gateway.Gateway{ObjectMeta: c.meta("s1", "s2", "wp", "wp")}
+	g.Spec.GatewayClassName = gateway.ObjectName(c.of("istio-waypoint", "istio-waypoint", "other", "mine"))
+	if c.IntN(2) == 0 {
+		g.Labels["istio.io/waypoint-for"] = c.of("service", "workload", "all", "none")
+	}
+	l := gateway.Listener{Name: "mesh", Port: 15008, Protocol: gateway.ProtocolType(c.of("HBONE", "HBONE", "HTTP"))}
+	if c.IntN(2) == 0 {
+		l.AllowedRoutes = &gateway.AllowedRoutes{Namespaces: &gateway.RouteNamespaces{
+			From: ptr(gateway.FromNamespaces(c.of("All", "Same", "Selector"))), Selector: &metav1.LabelSelector{MatchLabels: map[string]string{"tier": "x"}},
+		}}
+	}
+	g.Spec.Listeners = []gateway.Listener{l}
+	if c.IntN(2) == 0 {
+		g.Status.Addresses = []gateway.GatewayStatusAddress{{Value: "10.96.0.1"}}
+	}
 	return g
+}
+
+func (c chance) class() *gateway.GatewayClass {
+	class := &gateway.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: c.of("istio-waypoint", "mine"), Labels: map[string]string{"istio.io/waypoint-for": c.of("", "all")}}}
+	class.Spec.ControllerName = gateway.GatewayController(c.of("istio.io/mesh-controller", "somebody.example/else"))
+	return class
 }

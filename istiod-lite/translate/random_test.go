@@ -56,6 +56,12 @@ func (c chance) meta(names ...string) metav1.ObjectMeta {
 
 func (c chance) pod() *corev1.Pod {
 	p := &corev1.Pod{ObjectMeta: c.meta("p1", "p2", "p3")}
+	switch c.IntN(8) {
+	case 0:
+		p.Labels["istio.io/use-waypoint"] = c.of("wp", "none")
+	case 1, 2:
+		p.Labels["gateway.networking.k8s.io/gateway-name"] = "wp"
+	}
 	if c.IntN(2) == 0 {
 		p.Annotations = map[string]string{"ambient.istio.io/redirection": "enabled"}
 	}
@@ -128,6 +134,9 @@ func (c chance) peer() *security.PeerAuthentication {
 
 func (c chance) entry() *networking.ServiceEntry {
 	se := &networking.ServiceEntry{ObjectMeta: c.meta("se1", "se2")}
+	if c.IntN(3) == 0 {
+		se.Labels["istio.io/use-waypoint"] = "wp"
+	}
 	se.Spec.Hosts = []string{c.of("api.example.com", "s1.n1.svc.cluster.local", "s2.n2.svc.cluster.local")}
 	se.Spec.Addresses = []string{c.of("240.0.0.1", "10.96.0.1", "bad")}
 	se.Spec.Ports = []*apinet.ServicePort{{Number: 80, Name: "http", Protocol: c.of("HTTP", "TCP")}}
@@ -197,9 +206,16 @@ func (c chance) object() any {
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.of("n1", "n2"), Labels: map[string]string{}}}
 		if c.IntN(2) == 0 {
 			ns.Labels["istio.io/use-waypoint"] = "wp"
+			ns.Labels["tier"] = c.of("x", "y")
+		}
+		if c.IntN(4) == 0 {
+			ns.Labels["istio.io/use-waypoint-namespace"] = "n1"
 		}
 		return ns
 	case 6:
+		if c.IntN(3) == 0 {
+			return c.class()
+		}
 		return c.gateway()
 	case 7, 8, 9:
 		return c.route()
@@ -233,12 +249,17 @@ func TestChangesLeadWhereTheWholeDoes(t *testing.T) {
 			}
 			if c.IntN(30) == 0 {
 				set.Mesh.ClusterID = c.of("c1", "c2")
+				set.Mesh.WaypointMissing = c.of("", "direct")
 			}
 			if c.IntN(20) == 0 {
 				changed = nil
 			}
 			gotModel, gotConditions := tr.Update(set, changed)
-			wantModel, wantConditions := translate.Translate(set)
+			whole := translate.New()
+			wantModel, wantConditions := whole.Update(set, nil)
+			if d := cmp.Diff(whole.Details(), tr.Details()); d != "" {
+				t.Fatalf("seed %d round %d step %d, after %v (-whole +changes):\n%s", seed, round, step, changed, d)
+			}
 			if !reflect.DeepEqual(gotModel, wantModel) || !cmp.Equal(gotConditions, wantConditions, cmpopts.EquateEmpty()) {
 				t.Fatalf("seed %d round %d step %d, after %v (-whole +changes):\n%s%s", seed, round, step, changed,
 					cmp.Diff(wantModel, gotModel, compareAddr, comparePrefix), cmp.Diff(wantConditions, gotConditions))

@@ -90,7 +90,7 @@ func (t *Translator) attach(route mesh.RouteKey, p Parent) (a attachment, ours b
 	case p.Group == groupGateway && p.Kind == kindGateway:
 		a.kind = parentGateway
 		g := t.seen.Gateways[a.object]
-		if g == nil || string(g.Spec.GatewayClassName) != waypointClass {
+		if g == nil || !isWaypoint(g, t.classOf(g)) {
 			return a, false
 		}
 		a.refuse(ReasonNotAllowedByListeners, "Gateway %s is a waypoint: a route is attached to the Services that the waypoint serves, not to the waypoint.", a.object)

@@ -67,8 +67,8 @@ func seeRoute[T any, P interface {
 	d.routes.draw[routeKey(ref)] = true
 }
 
-// seeGateway marks the routes that name a Gateway as their parent.
-func (t *Translator) seeGateway(k objects.Key, old, now *gateway.Gateway, d *dirty) {
+// seeRouteGateway marks the routes that name a Gateway as their parent.
+func (t *Translator) seeRouteGateway(k objects.Key, old, now *gateway.Gateway, d *dirty) {
 	if old != nil && now != nil && old.Spec.GatewayClassName == now.Spec.GatewayClassName {
 		return
 	}
@@ -88,9 +88,8 @@ func (t *Translator) seeRouteService(k objects.Key, old, now *corev1.Service, d 
 	}
 }
 
-// redoRoutes makes routes anew: each by itself, then who has which port, then
-// what comes of it.
-func (t *Translator) redoRoutes(d *dirty) {
+// drawRoutes makes routes anew: each by itself, then who has which port.
+func (t *Translator) drawRoutes(d *dirty) {
 	for k := range d.routes.draw {
 		t.redraw(k, d)
 		d.routes.finish[k] = true
@@ -98,6 +97,10 @@ func (t *Translator) redoRoutes(d *dirty) {
 	for s := range d.routes.slots {
 		t.redoSlot(s, d)
 	}
+}
+
+// finishRoutes makes what comes of it, once services know their waypoints.
+func (t *Translator) finishRoutes(d *dirty) {
 	t.redoServing(d)
 	for k := range d.routes.finish {
 		t.finish(k)

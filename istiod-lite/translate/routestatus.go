@@ -164,12 +164,11 @@ type serving struct{ reason, message string }
 
 // serving finds it out. A route that nothing serves says so.
 func (t *Translator) serving(k objects.Key) serving {
-	s := t.services.get(serviceKey(t.seen.Mesh, k))
-	switch {
-	case s == nil || s.Waypoint.IsZero():
-		return serving{ReasonNoWaypoint, "Nothing serves this route: Service " + k.String() + " names no waypoint, nor does its namespace."}
-	case t.services.get(s.Waypoint.Service) == nil:
-		return serving{ReasonWaypointIsNotReady, "Nothing serves this route: waypoint " + s.Waypoint.String() + " is not there."}
+	switch b := t.Waypoint(k); {
+	case b.Ready:
+		return serving{ReasonWaypointAccepted, "Waypoint " + b.Gateway.String() + " serves this route."}
+	case b.Reason != "":
+		return serving{b.Reason, "Nothing serves this route: " + b.Message}
 	}
-	return serving{ReasonWaypointAccepted, "Waypoint " + s.Waypoint.String() + " serves this route."}
+	return serving{ReasonNoWaypoint, "Nothing serves this route: Service " + k.String() + " names no waypoint, nor does its namespace."}
 }

@@ -51,6 +51,14 @@ func (t *Translator) see(set objects.Set, ref objects.Ref, d *dirty) {
 			t.seeGateway(k, old, now, d)
 			t.seeAimedGateway(old, now, d)
 		}
+	case objects.KindGatewayClass:
+		if _, _, changed := swap(&t.seen.GatewayClasses, set.GatewayClasses, k); changed {
+			t.seeClass(k, d)
+		}
+	case objects.KindXMesh:
+		if _, now, changed := swap(&t.seen.XMeshes, set.XMeshes, k); changed {
+			t.seeMesh(k, now)
+		}
 	case objects.KindHTTPRoute:
 		seeRoute(&t.seen.HTTPRoutes, set.HTTPRoutes, ref, func(r *gateway.HTTPRoute) any { return r.Spec }, d)
 	case objects.KindGRPCRoute:
@@ -102,32 +110,65 @@ func (t *Translator) seePod(k objects.Key, old, now *corev1.Pod, d *dirty) {
 	if old != nil {
 		t.podsIn.del(k.Namespace, k)
 		t.podsOn.del(old.Spec.NodeName, k)
+		t.seeInstance(k, old, t.waypoints.pods.del, d)
 	}
 	if now != nil {
 		t.podsIn.put(k.Namespace, k)
 		t.podsOn.put(now.Spec.NodeName, k)
+		t.seeInstance(k, now, t.waypoints.pods.put, d)
 	}
 }
 
 func (t *Translator) seeNamespace(k objects.Key, old, now *corev1.Namespace, d *dirty) {
-	says := func(ns *corev1.Namespace) [4]string {
+	says := func(ns *corev1.Namespace) (map[string]string, [2]string) {
 		if ns == nil {
-			return [4]string{}
+			return nil, [2]string{}
 		}
-		return [4]string{
-			ns.Annotations[annotationDistribution], ns.Labels[labelUseWaypoint],
-			ns.Labels[labelUseWaypointNamespace], ns.Labels[labelIngressUseWaypoint],
-		}
+		return ns.Labels, [2]string{ns.Annotations[annotationDistribution], ns.Annotations[annotationMissing]}
 	}
-	if says(old) == says(now) {
+	wasLabels, was := says(old)
+	nowLabels, is := says(now)
+	if was == is && maps.Equal(wasLabels, nowLabels) {
 		return
 	}
 	t.markEntries(k.Name, d)
+	maps.Copy(d.pods, t.podsIn[k.Name])
 	for s := range t.seen.Services {
 		if s.Namespace == k.Name {
 			d.services[s] = true
 		}
 	}
+}
+
+// seeInstance indexes a pod by the Gateway whose waypoint it is of, if any.
+func (t *Translator) seeInstance(k objects.Key, pod *corev1.Pod, index func(objects.Key, objects.Key), d *dirty) {
+	if name := pod.Labels[labelGatewayName]; name != "" {
+		g := objects.Key{Namespace: k.Namespace, Name: name}
+		index(g, k)
+		d.gateways[g] = true
+	}
+}
+
+func (t *Translator) seeGateway(k objects.Key, old, now *gateway.Gateway, d *dirty) {
+	d.gateways[k] = true
+	t.seeRouteGateway(k, old, now, d)
+	if old != nil {
+		t.waypoints.ofClass.del(string(old.Spec.GatewayClassName), k)
+	}
+	if now != nil {
+		t.waypoints.ofClass.put(string(now.Spec.GatewayClassName), k)
+	}
+}
+
+// seeClass marks the Gateways of a class.
+func (t *Translator) seeClass(k objects.Key, d *dirty) {
+	for g := range t.waypoints.ofClass[k.Name] {
+		d.gateways[g] = true
+		for r := range t.routesOfGateway[g] {
+			d.routes.draw[r] = true
+		}
+	}
+	t.tellClass(k)
 }
 
 // podSelector is how a service finds its pods; nil if it does not.
@@ -140,6 +181,7 @@ func podSelector(s *corev1.Service) map[string]string {
 
 func (t *Translator) seeService(k objects.Key, old, now *corev1.Service, d *dirty) {
 	d.services[k] = true
+	d.gateways[k] = true // a waypoint's service has its name
 	t.seeRouteService(k, old, now, d)
 	if old == nil || now == nil || old.Spec.Type != now.Spec.Type {
 		t.markEntries(k.Namespace, d)

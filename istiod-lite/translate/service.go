@@ -19,7 +19,7 @@ func serviceKey(m objects.MeshConfig, k objects.Key) mesh.ServiceKey {
 	return mesh.ServiceKey{Namespace: k.Namespace, Hostname: k.Name + "." + k.Namespace + ".svc." + m.ClusterDomain}
 }
 
-// meshService makes a service's model; nil for an ExternalName, which is only
+// meshService makes a service's model, without its waypoint; nil for an ExternalName, which is only
 // a DNS alias.
 func meshService(m objects.MeshConfig, s *corev1.Service, ns *corev1.Namespace) *mesh.Service {
 	if s.Spec.Type == corev1.ServiceTypeExternalName {
@@ -50,7 +50,6 @@ func meshService(m objects.MeshConfig, s *corev1.Service, ns *corev1.Namespace) 
 		}
 	}
 	out.LoadBalancing = balancing(s, nsDistribution)
-	out.Waypoint = serviceWaypoint(m, s, ns)
 	return out
 }
 

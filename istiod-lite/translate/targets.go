@@ -97,8 +97,8 @@ func (t *Translator) bound(k mesh.ServiceKey, name string) aim {
 	switch {
 	case out == nil || out.Waypoint.IsZero():
 		a.message = name + " names no waypoint, nor does its namespace: nothing enforces this there."
-	case t.services.get(out.Waypoint.Service) == nil:
-		a.message = fmt.Sprintf("Waypoint %s of %s is not there: connections are refused until it is.", out.Waypoint, name)
+	case !t.standing(out.Waypoint).ready:
+		a.message = fmt.Sprintf("Waypoint %s of %s is not ready: connections fail until it is.", out.Waypoint, name)
 	default:
 		a.reason, a.message = ReasonAccepted, fmt.Sprintf("Waypoint %s enforces this for %s.", out.Waypoint, name)
 	}
@@ -110,12 +110,12 @@ func (t *Translator) aimAtGateway(k objects.Key, name string) aim {
 	switch {
 	case g == nil:
 		return aim{reason: ReasonTargetNotFound, message: name + " is not there."}
-	case string(g.Spec.GatewayClassName) != waypointClass:
+	case !isWaypoint(g, t.classOf(g)):
 		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is of class %s: it is no waypoint.", name, g.Spec.GatewayClassName)}
 	}
 	a := aim{target: mesh.Target{Gateway: serviceKey(t.seen.Mesh, k)}, reason: ReasonAccepted}
-	if t.services.get(a.target.Gateway) == nil {
-		a.reason, a.message = ReasonAncestorNotBound, fmt.Sprintf("Waypoint %s is not there yet.", a.target.Gateway)
+	if !t.waypoints.state[k].ready {
+		a.reason, a.message = ReasonAncestorNotBound, fmt.Sprintf("Waypoint %s is not ready.", a.target.Gateway)
 	} else {
 		a.message = fmt.Sprintf("Waypoint %s enforces this for everything that it serves.", a.target.Gateway)
 	}

@@ -26,7 +26,7 @@ type Translator struct {
 	slicesOn    groups[string]      // by node, those that make workloads
 	slicesOfPod groups[objects.Key] // that name a pod
 	peersIn     groups[string]      // PeerAuthentications by namespace
-	waypointed  map[objects.Key]bool
+	waypoints   waypoints
 	entries     entries
 
 	serviceSelectors selectors
@@ -44,6 +44,7 @@ type Translator struct {
 	peerings   map[objects.Key]peering  // by PeerAuthentication
 	toldRefs   []objects.Ref            // whom conditions are of, sorted; nil when stale
 	listed     []Condition              // conditions, sorted; nil when stale
+	details    published[objects.Ref, *Detail]
 
 	routing
 	traffic traffic
@@ -60,7 +61,7 @@ func New() *Translator {
 func (t *Translator) forget() {
 	*t = Translator{
 		podsIn: groups[string]{}, podsOn: groups[string]{}, slicesOf: groups[objects.Key]{}, slicesOn: groups[string]{},
-		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypointed: map[objects.Key]bool{}, entries: newEntries(),
+		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypoints: newWaypoints(), entries: newEntries(),
 		serviceSelectors: selectors{}, policySelectors: selectors{}, peerSelectors: selectors{},
 		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref][]Condition{},
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
@@ -140,18 +141,19 @@ func compareRefs(a, b objects.Ref) int {
 
 // dirty is what must be made anew.
 type dirty struct {
-	pods, services, slices, policies, peers map[objects.Key]bool
-	levels                                  bool // namespace-wide PeerAuthentication
-	routes                                  dirtyRoutes
-	guards                                  dirtyGuards
-	entries                                 map[string]bool // namespaces whose ServiceEntries are made anew
-	traffic                                 dirtyTraffic
+	pods, services, slices, policies, peers, gateways map[objects.Key]bool
+
+	levels  bool // namespace-wide PeerAuthentication
+	routes  dirtyRoutes
+	guards  dirtyGuards
+	entries map[string]bool // namespaces whose ServiceEntries are made anew
+	traffic dirtyTraffic
 }
 
 func newDirty() *dirty {
 	return &dirty{
 		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
-		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{},
+		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{}, gateways: map[objects.Key]bool{},
 		routes: newDirtyRoutes(), entries: map[string]bool{}, traffic: newDirtyTraffic(),
 		guards: dirtyGuards{redo: map[objects.Ref]bool{}},
 	}
@@ -169,6 +171,10 @@ func (t *Translator) redo(d *dirty) {
 		t.redoPeer(k)
 	}
 	t.redoStrict()
+	for k := range d.gateways {
+		t.redoWaypoint(k, d)
+	}
+	t.drawRoutes(d)
 	for k := range d.services {
 		t.redoService(k)
 		d.traffic.services[serviceKey(t.seen.Mesh, k)] = true
@@ -178,9 +184,8 @@ func (t *Translator) redo(d *dirty) {
 		t.redoEntries(ns)
 		d.traffic.mark(t.entries.services[ns])
 	}
-	t.redoWaypoints()
 	t.redoGuards(d)
-	t.redoRoutes(d)
+	t.finishRoutes(d)
 	t.redoTraffic(&d.traffic)
 	for k := range d.slices {
 		t.redoSlice(k)
@@ -192,10 +197,15 @@ func (t *Translator) redo(d *dirty) {
 
 func (t *Translator) redoService(k objects.Key) {
 	var out *mesh.Service
-	if s := t.seen.Services[k]; s != nil {
+	ref := objects.Ref{Kind: objects.KindService, Key: k}
+	s := t.seen.Services[k]
+	b := t.bindService(k, s)
+	if s != nil {
 		out = meshService(t.seen.Mesh, s, t.seen.Namespaces[objects.Key{Name: k.Namespace}])
+		t.tell(ref, b.condition(ref, s.Generation)...)
+	} else {
+		t.tell(ref)
 	}
-	delete(t.waypointed, k)
 	if out == nil {
 		key := serviceKey(t.seen.Mesh, k)
 		if _, claimed := t.entries.owner[key]; !claimed {
@@ -203,25 +213,8 @@ func (t *Translator) redoService(k objects.Key) {
 		}
 		return
 	}
+	out.Waypoint = b.Address
 	t.services.put(out.Key(), out)
-	if !out.Waypoint.IsZero() {
-		t.waypointed[k] = true
-	}
-}
-
-// redoWaypoints tells the owners of services whether their waypoints are
-// there. Few services name one.
-func (t *Translator) redoWaypoints() {
-	for ref := range t.conditions {
-		if ref.Kind == objects.KindService && !t.waypointed[ref.Key] {
-			t.tell(ref)
-		}
-	}
-	for k := range t.waypointed {
-		g := t.services.get(serviceKey(t.seen.Mesh, k)).Waypoint
-		c := waypointCondition(t.seen.Services[k], g, t.services.get(g.Service) != nil)
-		t.tell(c.Object, c)
-	}
 }
 
 func (t *Translator) redoSlice(k objects.Key) {
@@ -249,6 +242,7 @@ func (t *Translator) redoSlice(k objects.Key) {
 func (t *Translator) redoPod(k objects.Key) {
 	uid := podUID(t.seen.Mesh.ClusterID, k)
 	pod := t.seen.Pods[k]
+	b := t.bindPod(k, pod)
 	var w *mesh.Workload
 	if pod != nil {
 		w = podWorkload(t.seen.Mesh, pod, t.locality(pod.Spec.NodeName))
@@ -257,7 +251,7 @@ func (t *Translator) redoPod(k objects.Key) {
 		t.workloads.del(uid)
 		return
 	}
-	w.Waypoint = podWaypoint(t.seen.Mesh, pod)
+	w.Waypoint = b.Address
 	w.Services = t.servicesOf(pod)
 	w.Policies = t.policiesOf(pod)
 	t.workloads.put(uid, w)
