@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
 	"github.com/ambit-mesh/ambit/istiod-lite/kube"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
@@ -28,8 +29,8 @@ type platform struct {
 	keys func(context.Context) (*ca.Material, error)
 	// write tells the platform's users what they are told, until ctx ends.
 	write func(context.Context) error
-	// tell takes the newest conditions; it does not wait.
-	tell func([]translate.Condition)
+	// tell takes the newest conditions and details; it does not wait.
+	tell func([]translate.Condition, map[objects.Ref]*translate.Detail)
 	// provide takes the newest plan of what waypoints are made of; it does not
 	// wait.
 	provide func(provision.Plan)
@@ -61,7 +62,11 @@ func (p *plane) cluster() platform {
 	}
 	return platform{
 		authenticator: &kube.Tokens{Client: c.Kube, Audiences: p.cfg.Audiences},
-		watch:         w.Run, synced: w.Synced(), keys: keys.Load, write: write, tell: conditions.Want,
+		watch:         w.Run, synced: w.Synced(), keys: keys.Load, write: write,
+		tell: func(all []translate.Condition, details map[objects.Ref]*translate.Detail) {
+			conditions.Details(details)
+			conditions.Want(all)
+		},
 		provide: provisioner.Want,
 	}
 }
@@ -92,7 +97,7 @@ func (p *plane) directory() platform {
 		keys:    func(context.Context) (*ca.Material, error) { return keysIn(d.Keys, p.cfg.Mesh.TrustDomain) },
 		write:   func(context.Context) error { return nil },
 		provide: func(provision.Plan) {}, // waypoints are started by hand there
-		tell: func(all []translate.Condition) {
+		tell: func(all []translate.Condition, _ map[objects.Ref]*translate.Detail) {
 			for _, c := range all {
 				if !c.Status {
 					p.log.Warn("not accepted as written", "object", c.Object.String(), "condition", c.Type, "reason", c.Message)

@@ -48,7 +48,7 @@ func (t *translation) step() error {
 	now.generation = p.pusher.Publish(model, since)
 	p.model.Store(now)
 	p.ledger.Note(changes, refs, now.generation)
-	p.platform.tell(conditions)
+	p.platform.tell(conditions, t.translator.Details())
 	if now.generation == 1 || slices.ContainsFunc(refs, provision.Concerns) {
 		p.platform.provide(provision.Make(p.cfg.Waypoint, &t.set))
 	}

@@ -27,11 +27,12 @@ type Conditions struct {
 	client dynamic.Interface
 	log    *slog.Logger
 
-	mu     sync.Mutex
-	told   bool // there was a Want
-	wanted map[objects.Ref][]translate.Condition
-	seen   map[objects.Ref]any                               // watched routes
-	queue  workqueue.TypedRateLimitingInterface[objects.Ref] // nil unless running
+	mu      sync.Mutex
+	told    bool // there was a Want
+	wanted  map[objects.Ref][]translate.Condition
+	details map[objects.Ref]*translate.Detail
+	seen    map[objects.Ref]any                               // watched routes
+	queue   workqueue.TypedRateLimitingInterface[objects.Ref] // nil unless running
 }
 
 // NewConditions makes a writer that writes nothing before Run.
@@ -42,7 +43,9 @@ func NewConditions(client dynamic.Interface, log *slog.Logger) *Conditions {
 // Seen takes note of a watched object; nil means that it is gone. If it does
 // not say what is wanted, because somebody else changed that, it will again.
 func (c *Conditions) Seen(ref objects.Ref, object any) {
-	if _, ok := listed[ref.Kind]; !ok {
+	_, ok := listed[ref.Kind]
+	_, whole := detailed[ref.Kind]
+	if !ok && !whole {
 		return
 	}
 	c.mu.Lock()
@@ -51,7 +54,9 @@ func (c *Conditions) Seen(ref objects.Ref, object any) {
 		delete(c.seen, ref)
 		return
 	}
-	c.seen[ref] = object
+	if ok {
+		c.seen[ref] = object
+	}
 	if c.queue != nil && c.told {
 		c.queue.Add(ref)
 	}

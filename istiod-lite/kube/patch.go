@@ -103,16 +103,22 @@ func (t target) patch(have *unstructured.Unstructured, want []translate.Conditio
 			next = append(next, old[typ])
 		}
 	}
+	p := t.naming(have)
+	if len(next) > 0 {
+		p.Object["status"] = map[string]any{"conditions": next}
+	}
+	return p, changed
+}
+
+// naming begins a patch of an object.
+func (t target) naming(have *unstructured.Unstructured) *unstructured.Unstructured {
 	p := &unstructured.Unstructured{Object: map[string]any{}}
 	p.SetAPIVersion(t.resource.GroupVersion().String())
 	p.SetKind(t.kind)
 	p.SetNamespace(have.GetNamespace())
 	p.SetName(have.GetName())
 	p.SetUID(have.GetUID()) // never a newer object of the same name
-	if len(next) > 0 {
-		p.Object["status"] = map[string]any{"conditions": next}
-	}
-	return p, changed
+	return p
 }
 
 // ours are the types of conditions that only this control plane writes.

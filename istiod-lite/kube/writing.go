@@ -19,13 +19,19 @@ import (
 // write brings one object's conditions up to date, if it still exists.
 func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
 	c.mu.Lock()
-	want, seen := c.wanted[ref], c.seen[ref]
+	want, detail, seen := c.wanted[ref], c.details[ref], c.seen[ref]
 	c.mu.Unlock()
 	var err error
 	if in, ok := listed[ref.Kind]; ok {
 		err = c.writeParents(ctx, in, ref, want, seen)
 	} else if other, ok := targets[ref.Kind]; ok {
-		err = c.apply(ctx, other, ref, want)
+		err = c.apply(ctx, other, ref, func(have *unstructured.Unstructured) (*unstructured.Unstructured, bool) {
+			return other.patch(have, want, time.Now())
+		})
+	} else if whole, ok := detailed[ref.Kind]; ok {
+		err = c.apply(ctx, whole, ref, func(have *unstructured.Unstructured) (*unstructured.Unstructured, bool) {
+			return whole.status(have, want, detail, time.Now())
+		})
 	} else {
 		return fmt.Errorf("conditions of a %s are not written", ref.Kind)
 	}
@@ -39,15 +45,15 @@ func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
 }
 
 // apply writes conditions whose list is merged by their owners.
-func (c *Conditions) apply(ctx context.Context, target target, ref objects.Ref, want []translate.Condition) error {
+func (c *Conditions) apply(ctx context.Context, target target, ref objects.Ref, patch func(*unstructured.Unstructured) (*unstructured.Unstructured, bool)) error {
 	api := c.client.Resource(target.resource).Namespace(ref.Key.Namespace)
 	have, err := api.Get(ctx, ref.Key.Name, getOptions)
 	if err != nil {
 		return err
 	}
-	patch, changed := target.patch(have, want, time.Now())
+	next, changed := patch(have)
 	if changed {
-		_, err = api.ApplyStatus(ctx, ref.Key.Name, patch, target.applyOptions())
+		_, err = api.ApplyStatus(ctx, ref.Key.Name, next, target.applyOptions())
 	}
 	return err
 }

@@ -11,7 +11,6 @@ import (
 	apisec "istio.io/api/security/v1beta1"
 	typev1 "istio.io/api/type/v1beta1"
 	security "istio.io/client-go/pkg/apis/security/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -235,9 +234,10 @@ func TestConversionForWaypointsNeverOpens(t *testing.T) {
 	seed := rand.Uint64()
 	c := chance{rand.New(rand.NewPCG(seed, 0))}
 	exact, doubtful := 0, 0
-	service := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.1"}}
-	service.Labels = map[string]string{"istio.io/use-waypoint": "wp"}
-	waypoint := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "wp"}, Spec: corev1.ServiceSpec{ClusterIP: "10.96.0.2"}}
+	world, err := objects.Parse([]byte(guarded))
+	if err != nil {
+		t.Fatal(err)
+	}
 	for range 3000 {
 		ap := &security.AuthorizationPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "p"}}
 		ap.Spec.TargetRefs = []*typev1.PolicyTargetReference{{Kind: "Service", Name: "web"}}
@@ -252,11 +252,13 @@ func TestConversionForWaypointsNeverOpens(t *testing.T) {
 		}
 		set := objects.Set{Mesh: oracleMesh}
 		set.Mesh.Providers = []objects.Provider{{At: "authz.example", Provider: mesh.Provider{Name: "authz"}}}
-		for _, o := range []any{service, waypoint, ap} {
+		put := func(_ objects.Ref, o any) {
 			if _, err := set.Put(o); err != nil {
 				t.Fatal(err)
 			}
 		}
+		world.Each(put)
+		put(objects.Ref{}, ap)
 		m, conditions := translate.Translate(set)
 		told := conditions[slices.IndexFunc(conditions, func(c translate.Condition) bool { return c.Type == translate.TypeWaypointAccepted })]
 		p := m.Policies[mesh.PolicyKey{Namespace: "shop", Name: "p"}]
