@@ -72,9 +72,10 @@ type Verdict struct {
 
 // Match is what one rule of a route has to do with the request.
 type Match struct {
-	Route string `json:"route"`
-	// Rule is its name or number.
-	Rule  string `json:"rule"`
+	// Route is empty in what is said of all routes, and Rule in what is said of
+	// a whole route.
+	Route string `json:"route,omitempty"`
+	Rule  string `json:"rule,omitempty"`
 	Taken bool   `json:"taken,omitempty"`
 	// Says is why it was taken or not.
 	Says string `json:"says"`

@@ -130,11 +130,17 @@ func (v Verdict) String() string {
 
 // String is one line.
 func (m Match) String() string {
-	mark := "not taken:"
-	if m.Taken {
-		mark = "taken:"
+	if m.Route == "" {
+		return m.Says
 	}
-	return fmt.Sprintf("%s rule %s %s %s", m.Route, m.Rule, mark, m.Says)
+	about := m.Route
+	if m.Rule != "" {
+		about += " rule " + m.Rule
+	}
+	if m.Taken {
+		return about + " taken: " + m.Says
+	}
+	return about + " not taken: " + m.Says
 }
 
 // String is one line.

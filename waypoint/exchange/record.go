@@ -25,9 +25,7 @@ func (e *exchange) end() {
 	e.span.End(&e.record)
 	if e.config.Decisions != nil {
 		passed := e.record.Flag == telemetry.ExchangeOK && e.record.Status < 500
-		e.config.Decisions.Keep(e.record.ID, passed, &story{
-			record: e.record, policies: e.policies, asked: e.asked, verdict: e.verdict, routes: e.routes, query: e.query,
-		})
+		e.config.Decisions.Keep(e.record.ID, passed, e.story())
 	}
 }
 

@@ -67,6 +67,7 @@ type rig struct {
 	self    *mesh.Workload
 	forward *forward.Forwarder
 	engine  *Engine
+	x       *Exchanger
 	at      string
 	ring    *decision.Ring
 
@@ -94,7 +95,7 @@ func newRig(t *testing.T) *rig {
 		Self:  func() *mesh.Workload { return r.self }, Balancer: balance.NewBalancer(), Forward: r.forward, Decisions: r.ring,
 		Record: func(e *telemetry.Exchange) { r.mu.Lock(); defer r.mu.Unlock(); r.records = append(r.records, *e) },
 	})
-	r.engine = NewEngine(EngineConfig{Handler: x})
+	r.x, r.engine = x, NewEngine(EngineConfig{Handler: x})
 	r.arrival = Arrival{
 		Peer: certstest.ID("shop", "client"), Source: netip.MustParseAddrPort("10.1.0.5:4000"),
 		Dialled: netip.MustParseAddrPort("10.96.0.1:80"), Service: key("web"), Port: 80,

@@ -1,73 +1,67 @@
 package exchange
 
 import (
-	"fmt"
-	"strconv"
+	"net/http"
 
 	"github.com/ambit-mesh/ambit/internal/decision"
-	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/waypoint/explain"
 	"github.com/ambit-mesh/ambit/waypoint/match"
 )
 
-// story is what is kept of a request: enough to work the explanation out when
-// somebody asks, and no more of the configuration than concerns it.
+// story is what is kept of a request for whoever asks for it later: the record,
+// and what policies and routes were asked, which do not change any more.
 type story struct {
 	record   telemetry.Exchange
-	policies policy.Set
 	asked    policy.Request
+	policies policy.Set
 	verdict  policy.Verdict
-	routes   *match.Routes
 	query    match.Request
+	routes   *match.Routes
+	// large says that the header was too large to keep: what depends on it
+	// cannot be told.
+	large bool
+}
+
+// maxKept bounds the header of a request that is kept for its story.
+const maxKept = 8 << 10
+
+func (e *exchange) story() *story {
+	s := &story{
+		record: e.record, asked: e.asked, policies: e.policies, verdict: e.verdict,
+		query: e.query, routes: e.routes,
+	}
+	if sizeOf(e.r.Header)+len(e.query.Query) > maxKept {
+		s.large, s.query, s.asked = true, match.Request{}, policy.Request{}
+	}
+	return s
+}
+
+func sizeOf(h http.Header) int {
+	n := 0
+	for k, values := range h {
+		for _, v := range values {
+			n += len(k) + len(v)
+		}
+	}
+	return n
 }
 
 // Tell implements decision.Teller.
 func (s *story) Tell() decision.Story {
 	out := decision.OfExchange(&s.record)
-	if s.asked.HTTP == nil {
+	if s.verdict.Cause == policy.CauseNone {
 		return out // it ended before policies were asked
 	}
 	out.Ruling = s.verdict.String()
-	for _, o := range policy.Judge(s.policies, s.asked) {
-		out.Policies = append(out.Policies, decision.Verdict{
-			Policy: o.Policy.String(), Action: o.Action.String(), DryRun: o.DryRun, Says: opinion(o),
-			Decided: o.Policy == s.verdict.Policy && !o.DryRun,
-		})
-	}
-	for _, k := range s.policies.Unknown {
-		out.Policies = append(out.Policies, decision.Verdict{Policy: k.String(), Says: "is not known here yet, and closes", Decided: k == s.verdict.Policy})
-	}
-	if !s.verdict.Allow {
+	if s.large {
+		out.Routes = []decision.Match{{Says: "the request's header was too large to keep: what policies and routes made of it is not known any more"}}
 		return out
 	}
-	for _, step := range s.routes.Explain(&s.query) {
-		out.Routes = append(out.Routes, decision.Match{Route: routeName(step), Rule: ruleName(step), Taken: step.Taken(), Says: step.Says()})
+	out.Policies = decision.Policies(s.policies, s.asked, s.verdict)
+	if s.verdict.Allow {
+		out.Routes = explain.Routes(s.routes.Explain(&s.query))
 	}
 	return out
-}
-
-func opinion(o policy.Opinion) string {
-	if o.Rule < 0 {
-		return "no rule matches"
-	}
-	return fmt.Sprintf("rule %d matches", o.Rule)
-}
-
-func routeName(s match.Step) string {
-	if s.Route == (mesh.RouteKey{}) {
-		return ""
-	}
-	return s.Route.String()
-}
-
-// ruleName is the author's, or the number.
-func ruleName(s match.Step) string {
-	switch {
-	case s.RuleName != "":
-		return s.RuleName
-	case s.Rule >= 0:
-		return strconv.Itoa(s.Rule)
-	}
-	return ""
 }
