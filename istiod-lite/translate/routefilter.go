@@ -34,8 +34,10 @@ func (c *ruleConversion) filter(f *gateway.HTTPRouteFilter, matches []mesh.Reque
 	switch {
 	case f.Type == gateway.HTTPRouteFilterRequestHeaderModifier && f.RequestHeaderModifier != nil:
 		out.Request = headerEdit(f.RequestHeaderModifier)
+		w = sendable(out.Request)
 	case f.Type == gateway.HTTPRouteFilterResponseHeaderModifier && f.ResponseHeaderModifier != nil:
 		out.Response = headerEdit(f.ResponseHeaderModifier)
+		w = sendable(out.Response)
 	case f.Type == gateway.HTTPRouteFilterRequestRedirect && f.RequestRedirect != nil:
 		out.Redirect, w = redirect(f.RequestRedirect, matches)
 	case f.Type == gateway.HTTPRouteFilterURLRewrite && f.URLRewrite != nil:
@@ -114,12 +116,12 @@ func pathEdit(in *gateway.HTTPPathModifier, matches []mesh.RequestMatch) (*mesh.
 	case in == nil:
 		return nil, nil
 	case in.Type == gateway.FullPathHTTPPathModifier && in.ReplaceFullPath != nil:
-		return &mesh.PathEdit{Op: mesh.PathReplaceFull, Value: *in.ReplaceFullPath}, nil
+		return &mesh.PathEdit{Op: mesh.PathReplaceFull, Value: *in.ReplaceFullPath}, askable(*in.ReplaceFullPath)
 	case in.Type == gateway.PrefixMatchHTTPPathModifier && in.ReplacePrefixMatch != nil:
 		if len(matches) != 1 || matches[0].Path.Op != mesh.PathPrefix {
 			return nil, unsupported("ReplacePrefixMatch needs exactly one match, of a PathPrefix")
 		}
-		return &mesh.PathEdit{Op: mesh.PathReplacePrefix, Value: *in.ReplacePrefixMatch}, nil
+		return &mesh.PathEdit{Op: mesh.PathReplacePrefix, Value: *in.ReplacePrefixMatch}, askable(*in.ReplacePrefixMatch)
 	case in.Type == gateway.FullPathHTTPPathModifier || in.Type == gateway.PrefixMatchHTTPPathModifier:
 		return nil, unsupported("a path modifier of type %s has no value", in.Type)
 	}

@@ -89,7 +89,7 @@ func pathMatch(in *gateway.HTTPPathMatch) (mesh.PathMatch, *wrong) {
 	if !strings.HasPrefix(m.Value, "/") {
 		return m, unsupported("path %q does not begin with a slash", m.Value)
 	}
-	return m, nil
+	return m, askable(m.Value)
 }
 
 // valueMatch reads a match of a header or a query parameter; both have the

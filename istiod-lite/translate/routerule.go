@@ -232,10 +232,16 @@ func (c *ruleConversion) persistence(in *gateway.SessionPersistence, out *mesh.R
 	if p.Name == "" {
 		p.Name = fmt.Sprintf("ambit-%s-%s-%d", c.namespace, c.name, c.rule)
 	}
+	if !isToken(p.Name) {
+		return unsupported("sessionPersistence.sessionName %q is no name", p.Name)
+	}
 	switch t := valueOf(in.Type); t {
 	case "", gateway.CookieBasedSessionPersistence:
 	case gateway.HeaderBasedSessionPersistence:
 		p.Header = true
+		if w := sendable(&mesh.HeaderEdit{Set: []mesh.Header{{Name: p.Name, Value: "session"}}}); w != nil {
+			return w
+		}
 	default:
 		return unsupported("sessionPersistence.type is %q", t)
 	}
