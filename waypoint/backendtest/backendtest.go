@@ -153,7 +153,7 @@ func (p *Pod) Requests() []hbone.Request {
 // HTTP is a program that speaks HTTP/1.1 and HTTP/2 in plaintext.
 func HTTP(h http.HandlerFunc) func(net.Listener) {
 	return func(l net.Listener) {
-		s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
+		s := &http.Server{Handler: h, Protocols: new(http.Protocols), DisableGeneralOptionsHandler: true}
 		s.Protocols.SetHTTP1(true)
 		s.Protocols.SetUnencryptedHTTP2(true)
 		if err := s.Serve(l); !errors.Is(err, net.ErrClosed) && !errors.Is(err, http.ErrServerClosed) {

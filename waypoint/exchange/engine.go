@@ -2,10 +2,13 @@ package exchange
 
 import (
 	"context"
+	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
@@ -58,13 +61,15 @@ func NewEngine(c EngineConfig) *Engine {
 	}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	e.server = &http.Server{
-		Handler: c.Handler, ReadHeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout,
+		Handler: closing{c.Handler}, ReadHeaderTimeout: c.HeaderTimeout, IdleTimeout: c.IdleTimeout,
 		MaxHeaderBytes: c.MaxHeader, DisableGeneralOptionsHandler: true,
 		BaseContext: func(net.Listener) context.Context { return e.ctx },
-		ConnContext: func(ctx context.Context, c net.Conn) context.Context { return withArrival(ctx, c.(*conn).arrival) },
-		ErrorLog:    slog.NewLogLogger(c.Logger.With("component", "http").Handler(), slog.LevelDebug),
-		Protocols:   new(http.Protocols),
-		HTTP2:       &http.HTTP2Config{MaxConcurrentStreams: c.MaxStreams},
+		ConnContext: func(ctx context.Context, c net.Conn) context.Context {
+			return context.WithValue(withArrival(ctx, c.(*conn).arrival), connKey{}, c)
+		},
+		ErrorLog:  slog.NewLogLogger(c.Logger.With("component", "http").Handler(), slog.LevelDebug),
+		Protocols: new(http.Protocols),
+		HTTP2:     &http.HTTP2Config{MaxConcurrentStreams: c.MaxStreams},
 	}
 	e.server.Protocols.SetHTTP1(true)
 	e.server.Protocols.SetUnencryptedHTTP2(true)
@@ -77,7 +82,7 @@ func NewEngine(c EngineConfig) *Engine {
 
 // Serve serves one connection until it has ended, in whichever way.
 func (e *Engine) Serve(s net.Conn, a *Arrival) {
-	c := &conn{Conn: s, arrival: a, ended: make(chan struct{})}
+	c := &conn{Conn: s, arrival: a, ended: make(chan struct{}), framing: framing{maxLine: e.server.MaxHeaderBytes}}
 	if !e.admit(c) {
 		c.Close()
 		return
@@ -148,12 +153,67 @@ func (e *Engine) Close() error {
 	return err
 }
 
-// conn is a client's connection that tells when it has been closed.
+// conn is a client's connection that tells when it has been closed, and whose
+// requests are framed strictly.
 type conn struct {
 	net.Conn
 	arrival *Arrival
 	once    sync.Once
 	ended   chan struct{}
+
+	// What follows belongs to whoever reads.
+	framing framing
+	raw     atomic.Bool // what is read is not HTTP/1.1 any more
+	bad     atomic.Bool // a violation was found
+	left    []byte      // to be read before anything else
+	broken  error
+}
+
+type connKey struct{}
+
+// isMalformed says whether a connection's framing is broken, which net/http
+// takes for the client's end.
+func isMalformed(ctx context.Context) bool {
+	c, ok := ctx.Value(connKey{}).(*conn)
+	return ok && c.bad.Load()
+}
+
+// closing ends connections on which a change of protocol was asked for and not
+// made: what followed in the same breath was not looked at.
+type closing struct{ http.Handler }
+
+func (c closing) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if conn, ok := r.Context().Value(connKey{}).(*conn); ok && r.ProtoMajor == 1 && conn.raw.Load() {
+		w.Header().Set("Connection", "close")
+	}
+	c.Handler.ServeHTTP(w, r)
+}
+
+// Read implements net.Conn.
+func (c *conn) Read(p []byte) (int, error) {
+	if len(c.left) > 0 {
+		n := copy(p, c.left)
+		c.left = c.left[n:]
+		return n, nil
+	}
+	if c.broken != nil {
+		return 0, c.broken
+	}
+	n, err := c.Conn.Read(p)
+	good, bad := c.framing.feed(p[:n])
+	c.raw.Store(c.framing.state == inRaw)
+	if bad == nil {
+		return n, err
+	}
+	c.broken = bad
+	c.bad.Store(true)
+	if e, ok := errors.AsType[*frameError](bad); ok && e.inHead {
+		c.left, c.broken = []byte(poison), io.EOF
+	}
+	if good > 0 {
+		return good, nil
+	}
+	return c.Read(p)
 }
 
 // Close implements net.Conn.

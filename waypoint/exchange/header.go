@@ -75,11 +75,21 @@ func upgradeOf(r *http.Request) string {
 	if len(to) != 1 {
 		return ""
 	}
-	name, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(to[0])), "/")
-	if name == "" || name == "h2c" || name == "h2" || name == "http" || name == "tls" || strings.Contains(to[0], ",") {
+	if !passesUpgrade(to[0]) {
 		return ""
 	}
 	return strings.TrimSpace(to[0])
+}
+
+// passesUpgrade says whether a value of Upgrade names one protocol that may
+// pass.
+func passesUpgrade(value string) bool {
+	name, _, _ := strings.Cut(strings.ToLower(strings.TrimSpace(value)), "/")
+	switch name {
+	case "", "h2c", "h2", "http", "tls":
+		return false
+	}
+	return !strings.Contains(value, ",")
 }
 
 // newRequestID is a random UUID (RFC 9562, version 4).

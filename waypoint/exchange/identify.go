@@ -81,6 +81,13 @@ func (e *exchange) normalize() *reply {
 	if err != nil {
 		return malformed(http.StatusBadRequest, err)
 	}
+	if r.Host == "" { // in HTTP/1.0 it may be missing
+		r.Host = e.arrival.Dialled.String()
+		if e.service != nil {
+			r.Host = e.service.Hostname
+		}
+		e.record.Host = r.Host
+	}
 	e.record.Path = path
 	e.query = match.Request{Method: r.Method, Path: path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header, Client: e.arrival.Peer}
 	e.takeHeader()

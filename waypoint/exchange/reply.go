@@ -50,6 +50,9 @@ func (e *exchange) answer(a *reply) {
 		return
 	}
 	e.record.Status = a.status
+	if a.flag == telemetry.ExchangeClientProtocol && e.r.ProtoMajor == 1 {
+		h.Set("Connection", "close") // where a request that is malformed ends nobody knows
+	}
 	h.Set("Content-Length", strconv.Itoa(len(a.text)))
 	if a.text != "" {
 		h.Set("Content-Type", "text/plain")

@@ -196,11 +196,12 @@ func (t *try) failed() *reply {
 	if t.failure == match.FailureTimeout {
 		return t.ended(t.ctx)
 	}
-	if t.r.Context().Err() != nil {
+	_, theirs := t.body.received()
+	if !isMalformed(t.r.Context()) && t.r.Context().Err() != nil {
 		return &reply{flag: telemetry.ExchangeClientEnded, err: t.err, abort: true}
 	}
-	if _, err := t.body.received(); err != nil {
-		return malformed(http.StatusBadRequest, err)
+	if theirs != nil {
+		return malformed(http.StatusBadRequest, theirs)
 	}
 	a := &reply{status: t.failure.Status(), err: t.err, flag: telemetry.ExchangeBackendEnded, text: "upstream connect error or disconnect"}
 	if t.failure == match.FailureUnsent {
