@@ -1,6 +1,7 @@
 // Package scenario runs the whole mesh in one process, without a socket:
 // objects in YAML are translated, snapshotted, marshalled, sent as xDS
-// responses, read into a proxy's view, and asked for the fate of connections.
+// responses, read into a proxy's view, and asked for the fate of connections; and
+// into the tables of waypoints, and asked for the routes of requests.
 //
 // A scenario is a txtar file, complete in itself. Its first lines are its
 // promise. Each step is a directory (the first has none) with
@@ -8,6 +9,8 @@
 //	objects.yaml   objects put, over those of the steps before
 //	delete.txt     objects deleted: "Kind namespace/name" a line
 //	decide.txt     connections and, after "->", their fate; rewritten by -update
+//	requests.txt   requests to services behind waypoints and, after "->", the rule
+//	               and the backends of each; rewritten by -update
 //	lost.txt       names of resources that do not reach the proxy in this step
 //	conditions.txt what object owners are told; rewritten by -update
 //
@@ -63,6 +66,7 @@ type chain struct {
 	translator *translate.Translator
 	sent       *snapshot.Ztunnel
 	store      *view.Store
+	waypoints  waypoints
 }
 
 func newChain() *chain {
@@ -70,6 +74,7 @@ func newChain() *chain {
 		set:        objects.Set{Mesh: objects.MeshConfig{}.WithDefaults()},
 		translator: translate.New(),
 		store:      view.NewStore(),
+		waypoints:  waypoints{of: map[snapshot.Gateway]*waypoint{}},
 	}
 }
 
@@ -97,6 +102,9 @@ func (c *chain) change(s *step) (mesh.Model, []translate.Condition, []xds.Update
 	next := snapshot.ForZtunnels(c.sent, model)
 	updates := snapshot.Diff(c.sent, next)
 	c.sent = next
+	if err := c.waypoints.follow(model, next.Types[xds.TypeAddress]); err != nil {
+		return model, nil, nil, err
+	}
 	if f := s.files["lost.txt"]; f != nil {
 		lose(updates, strings.Fields(string(f.Data)))
 	}

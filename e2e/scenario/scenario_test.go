@@ -3,6 +3,7 @@ package scenario
 import (
 	"bytes"
 	"flag"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,6 +73,7 @@ func runStep(t *testing.T, c *chain, s *step) {
 	}
 	golden(t, s, "conditions.txt", func(string) (string, error) { return conditionLines(conditions), nil })
 	golden(t, s, "decide.txt", func(text string) (string, error) { return decideFile(c.store.View(), text) })
+	golden(t, s, "requests.txt", func(text string) (string, error) { return c.waypoints.requestFile(c.store.View(), text) })
 }
 
 // checkBetween: what passes neither before nor after a step never passes.
@@ -157,9 +159,18 @@ func checkFull(t *testing.T, c *chain, model mesh.Model, conditions []translate.
 
 // checkFresh: what a proxy holds after its updates is the model.
 func checkFresh(t *testing.T, v *view.View, model mesh.Model) {
+	model = ofZtunnels(model)
 	if d := cmp.Diff(model, held(v), same...); d != "" {
 		t.Errorf("the proxy holds something else than the model (-model +proxy):\n%s", d)
 	}
+}
+
+// ofZtunnels is a model without what only waypoints hold.
+func ofZtunnels(m mesh.Model) mesh.Model {
+	m.Routes, m.Traffic, m.Authentications = nil, nil, nil
+	m.Policies = maps.Clone(m.Policies)
+	maps.DeleteFunc(m.Policies, func(_ mesh.PolicyKey, p *mesh.Policy) bool { return p.Scope == mesh.ScopeTargets })
+	return m
 }
 
 // held is everything a view holds, as a model.

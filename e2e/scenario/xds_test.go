@@ -66,6 +66,7 @@ func runOverXDS(t *testing.T, steps []*step) {
 			t.Fatal(err)
 		}
 		pusher.Publish(model, time.Now())
+		model = ofZtunnels(model)
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		v, err := c.store.Wait(ctx, func(v *view.View) bool { return cmp.Equal(model, held(v), same...) })
 		cancel()
