@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"time"
@@ -48,10 +47,19 @@ type Config struct {
 	HalfOpen time.Duration
 	// Attempts is how many endpoints are tried. Zero is 3.
 	Attempts int
+	// WaypointTimeout is how long a connection waits for a waypoint that is
+	// missing or not ready. Zero is 10 s.
+	WaypointTimeout time.Duration
+	// Waiting is how many connections of the pod may wait so at once; further
+	// ones fail. Zero is 1000.
+	Waiting int
 }
 
 // Outbound serves one pod.
-type Outbound struct{ Config }
+type Outbound struct {
+	Config
+	waiting chan struct{} // a place for each that waits for a waypoint
+}
 
 // New fills the defaults.
 func New(c Config) *Outbound {
@@ -67,10 +75,16 @@ func New(c Config) *Outbound {
 	if c.Attempts == 0 {
 		c.Attempts = 3
 	}
+	if c.WaypointTimeout == 0 {
+		c.WaypointTimeout = 10 * time.Second
+	}
+	if c.Waiting == 0 {
+		c.Waiting = 1000
+	}
 	if c.OriginalDst == nil {
 		c.OriginalDst = linux.OriginalDst
 	}
-	return &Outbound{c}
+	return &Outbound{c, make(chan struct{}, c.Waiting)}
 }
 
 // Handle serves one captured connection; it is a capture.Handler.
@@ -98,6 +112,8 @@ type flight struct {
 	dst   netip.AddrPort
 	src   *mesh.Workload
 	flow  telemetry.Flow
+	// patience is when it stops to wait for a waypoint; zero until it waits.
+	patience time.Time
 	// reason is the destination's verdict in its own words.
 	reason string
 }
@@ -131,7 +147,8 @@ func (e *refusedError) Error() string { return e.reason }
 func (f *flight) connect(ctx context.Context) (far far, err error) {
 	var avoid []netip.AddrPort
 	for tried, lost := 1, false; ; tried++ {
-		d := route.Outbound(f.Store.View(), f.src, f.dst, rand.IntN, avoid)
+		var d route.OutboundDecision
+		d, avoid = f.decide(ctx, avoid)
 		if d.Kind == route.Refuse {
 			if err == nil { // otherwise the attempt before tells more
 				f.flow.Service, err = d.Service, &refusedError{d.Reason}

@@ -115,7 +115,7 @@ func newRig(t *testing.T) *rig {
 		}
 	}()
 	r.out = New(Config{
-		Store: store, Tunnels: r.tunnels, Connections: &r.live, LocalTimeout: 50 * time.Millisecond,
+		Store: store, Tunnels: r.tunnels, Connections: &r.live, LocalTimeout: 50 * time.Millisecond, WaypointTimeout: 50 * time.Millisecond,
 		Local: func(ctx context.Context) (*mesh.Workload, error) { return store.Local(ctx, "shop", "client", "client") },
 		Dial: func(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
 			r.dialled = append(r.dialled, to.String())
@@ -213,7 +213,7 @@ func TestWhereConnectionsGo(t *testing.T) {
 			answer: map[string]error{webA: status(401, "denied by DENY policy shop/no rule 0"), webB: status(401, "denied by DENY policy shop/no rule 0")},
 		},
 		{name: "a service without endpoints is refused", dst: "10.96.0.3:80", flag: "ERROR", logs: "no endpoint"},
-		{name: "a waypoint that is missing is not skipped", dst: "10.1.0.9:80", flag: "ERROR", logs: "waypoint"},
+		{name: "a waypoint that is missing is not skipped", dst: "10.1.0.9:80", flag: "ERROR", logs: "waypoint shop/gone.shop.svc: its service is not known here; waited 50ms"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r := newRig(t)
