@@ -102,10 +102,12 @@ func (d *destination) connections(in *api.ConnectionPoolSettings, at string) mes
 		field{"useClientProtocol", http.GetUseClientProtocol()},
 		field{"maxConcurrentStreams", http.GetMaxConcurrentStreams() > 0},
 		field{"http2KeepAlive", http.GetHttp2KeepAlive() != nil})
+	d.unused(at, "a connection is kept while it is used",
+		field{"tcp.maxConnectionDuration", tcp.GetMaxConnectionDuration() != nil},
+		field{"http.maxRequestsPerConnection other than 1", http.GetMaxRequestsPerConnection() > 1})
 	out := mesh.Connections{
 		MaxConnections: bound(tcp.GetMaxConnections()), ConnectTimeout: tcp.GetConnectTimeout().AsDuration(),
-		MaxConnectionDuration: tcp.GetMaxConnectionDuration().AsDuration(),
-		MaxPending:            bound(http.GetHttp1MaxPendingRequests()), MaxRequests: bound(http.GetHttp2MaxRequests()),
+		MaxPending: bound(http.GetHttp1MaxPendingRequests()), MaxRequests: bound(http.GetHttp2MaxRequests()),
 		MaxPerConnection: bound(http.GetMaxRequestsPerConnection()), MaxRetries: bound(http.GetMaxRetries()),
 		IdleTimeout: http.GetIdleTimeout().AsDuration(),
 	}

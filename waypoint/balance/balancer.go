@@ -49,6 +49,8 @@ type Choice struct {
 	endpoint *endpoint
 	era      uint32
 	retry    bool
+	// connected says that it holds one of the group's slots.
+	connected bool
 }
 
 // Result is the end of a try. The zero value says nothing about the endpoint,
@@ -100,10 +102,24 @@ func (b *Balancer) Pick(q Query) (Choice, error) {
 	}, nil
 }
 
-// Done tells how the try ended.
+// Report tells how the try goes while it lasts, as when a connection has come
+// about that will live long. Done follows, with what is new by then.
+func (c Choice) Report(in Result) {
+	if c.endpoint != nil {
+		c.group.report(c.endpoint, time.Now(), in, c.era, c.Probe)
+	}
+}
+
+// Done tells how the try ended. Of the zero Choice it tells nothing.
 func (c Choice) Done(in Result) {
+	if c.endpoint == nil {
+		return
+	}
 	c.endpoint.inFlight.Add(-1)
 	c.group.leave(c.retry)
+	if c.connected {
+		c.group.slots.give()
+	}
 	c.group.report(c.endpoint, time.Now(), in, c.era, c.Probe)
 }
 

@@ -23,6 +23,7 @@ type group struct {
 	probeAt atomic.Int64
 
 	budget budget
+	slots  slots
 
 	// mu is taken before an endpoint's.
 	mu        sync.Mutex

@@ -69,7 +69,7 @@ func (e *exchange) sendCopies(whole []byte) {
 func (e *exchange) sendCopy() {
 	ctx, cancel := context.WithTimeout(e.r.Context(), e.config.MirrorTimeout)
 	defer cancel()
-	t, no := e.pick(nil, 1)
+	t, no := e.pick(ctx, nil, 1)
 	if no != nil {
 		e.log.Debug("mirror not sent", "backend", e.backend.Service.String(), "error", no.err)
 		return

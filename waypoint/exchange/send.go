@@ -34,7 +34,7 @@ func (e *exchange) send() *reply {
 	retry := e.decision.Retries()
 	var avoid []string
 	for tries := 1; ; tries++ {
-		t, no := e.pick(avoid, tries)
+		t, no := e.pick(ctx, avoid, tries)
 		if no != nil {
 			return no
 		}
@@ -107,7 +107,7 @@ func (e *exchange) ended(ctx context.Context) *reply {
 }
 
 // pick chooses the endpoint of a try.
-func (e *exchange) pick(avoid []string, tries int) (*try, *reply) {
+func (e *exchange) pick(ctx context.Context, avoid []string, tries int) (*try, *reply) {
 	t := &try{exchange: e}
 	if e.workload != nil {
 		app := mesh.AppUnknown
@@ -132,14 +132,18 @@ func (e *exchange) pick(avoid []string, tries int) (*try, *reply) {
 		choice, err = e.config.Balancer.Pick(q)
 	}
 	if err != nil {
-		flag := telemetry.ExchangeNoHealthy
-		text := "no healthy upstream"
-		if _, ok := errors.AsType[*balance.OverflowError](err); ok {
-			flag, text = telemetry.ExchangeOverflow, "upstream overflow"
-		}
-		return nil, &reply{status: http.StatusServiceUnavailable, flag: flag, text: text, err: err}
+		return nil, unpicked(err)
 	}
-	t.choice, t.done = choice, choice.Done
+	if t.choice = choice; !t.speaksTwo() {
+		if t.choice, err = choice.Connect(ctx, &settings.Connections); err != nil {
+			t.choice.Done(balance.Result{})
+			if ctx.Err() != nil {
+				return nil, e.ended(ctx)
+			}
+			return nil, unpicked(err)
+		}
+	}
+	t.done = t.choice.Done
 	t.to = &forward.Endpoint{Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections}
 	return t, nil
 }
@@ -155,6 +159,15 @@ func (e *exchange) pin(v *view.View) string {
 		}
 	}
 	return ""
+}
+
+// unpicked is the reply where no endpoint could be chosen.
+func unpicked(err error) *reply {
+	flag, text := telemetry.ExchangeNoHealthy, "no healthy upstream"
+	if _, ok := errors.AsType[*balance.OverflowError](err); ok {
+		flag, text = telemetry.ExchangeOverflow, "upstream overflow"
+	}
+	return &reply{status: http.StatusServiceUnavailable, flag: flag, text: text, err: err}
 }
 
 // original is what the client dialled, for services that are not balanced.

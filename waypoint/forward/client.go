@@ -85,6 +85,7 @@ func (f *Forwarder) newClient(to *Endpoint) *client {
 			},
 			DisableCompression:     true, // a body passes as it is
 			MaxIdleConnsPerHost:    f.config.MaxIdle,
+			DisableKeepAlives:      to.Settings.MaxPerConnection == 1,
 			IdleConnTimeout:        idle,
 			ExpectContinueTimeout:  time.Second,
 			MaxResponseHeaderBytes: maxHeader,

@@ -135,6 +135,7 @@ func (c *crossing) connect(ctx context.Context) (*far, *refusal) {
 		to.Connection, err = c.Forward.Dial(ctx, endpoint, forward.Origin{Client: c.peer.Remote, TraceParent: c.flow.TraceParent})
 		if err == nil {
 			c.flow.DestinationID = to.Peer
+			to.choice.Report(balance.Result{Status: http.StatusOK, Latency: time.Since(start)})
 			to.choice.Probe = false
 			return to, nil
 		}
@@ -199,6 +200,10 @@ func (c *crossing) pick(b mesh.Backend, avoid []string) (*far, *forward.Endpoint
 	if err != nil {
 		return nil, nil, err
 	}
+	if choice, err = choice.ConnectNow(&settings.Connections); err != nil {
+		choice.Done(balance.Result{})
+		return nil, nil, err
+	}
 	return &far{choice: choice, done: choice.Done}, &forward.Endpoint{
 		Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections,
 	}, nil
@@ -237,5 +242,5 @@ func (c *crossing) carry(to *far, head []byte) {
 		o = telemetry.Outcome{Flag: telemetry.FlagDeny, Err: denied, Policy: denied.Policy, Reason: denied.Verdict.String()}
 	}
 	record.Close(o)
-	to.done(balance.Result{Status: http.StatusOK})
+	to.done(balance.Result{})
 }
