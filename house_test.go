@@ -167,8 +167,8 @@ var importRules = []importRule{
 		deep:  true,
 	},
 	{
-		why:    "protobuf stops at the door",
-		except: []string{"internal/wire", "internal/xds", "internal/zds", "internal/certs", "istiod-lite/push", "istiod-lite/ca", "e2e", "bench"},
+		why:    "protobuf stops at the door; ext_authz is a door of its own, to providers",
+		except: []string{"internal/wire", "waypoint/extauthz", "internal/xds", "internal/zds", "internal/certs", "istiod-lite/push", "istiod-lite/ca", "e2e", "bench"},
 		never:  generated,
 	},
 	{
