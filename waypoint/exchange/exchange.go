@@ -14,6 +14,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
+	"github.com/ambit-mesh/ambit/waypoint/authn"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
 	"github.com/ambit-mesh/ambit/waypoint/forward"
 	"github.com/ambit-mesh/ambit/waypoint/match"
@@ -63,6 +64,7 @@ type Exchanger struct {
 	config  Config
 	log     *slog.Logger
 	mirrors mirrors
+	tokens  authn.Verifier
 }
 
 // New makes an Exchanger; Close ends it.
@@ -123,6 +125,7 @@ type exchange struct {
 	workload *mesh.Workload
 
 	query    match.Request
+	token    *policy.Token
 	asked    policy.Request
 	policies policy.Set
 	verdict  policy.Verdict

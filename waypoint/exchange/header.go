@@ -44,6 +44,7 @@ const (
 func (e *exchange) takeHeader() {
 	in := e.r.Header
 	h := in.Clone()
+	delete(h, "Host") // HTTP/2 may have one beside its authority, which counts
 	trailers := httpguts.HeaderValuesContainsToken(in["Te"], "trailers")
 	e.upgrade = upgradeOf(e.r)
 	dropHop(h)

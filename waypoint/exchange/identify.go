@@ -11,6 +11,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/tracing"
+	"github.com/ambit-mesh/ambit/waypoint/authn"
 	"github.com/ambit-mesh/ambit/waypoint/match"
 )
 
@@ -90,7 +91,6 @@ func (e *exchange) normalize() *reply {
 	}
 	e.record.Path = path
 	e.query = match.Request{Method: r.Method, Path: path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header, Client: e.arrival.Peer}
-	e.takeHeader()
 	return nil
 }
 
@@ -98,16 +98,24 @@ func malformed(status int, err error) *reply {
 	return &reply{status: status, flag: telemetry.ExchangeClientProtocol, text: http.StatusText(status), err: err}
 }
 
-// authenticate verifies tokens. Nothing here can yet: where tokens are to be
-// verified, no request passes.
+// authenticate verifies the tokens that come with the request. What of them
+// does not go on is removed before anybody else looks.
 func (e *exchange) authenticate() *reply {
-	if e.service == nil || len(e.table.Authentications(e.service.Key())) == 0 {
+	all := e.table.Authentications(e.guarded())
+	if len(all) == 0 {
 		return nil
 	}
-	return &reply{
-		status: http.StatusUnauthorized, flag: telemetry.ExchangeBadToken, text: "Jwt verification fails",
-		err: errors.New("tokens cannot be verified here"),
+	q := authn.Request{Header: e.r.Header, Query: e.query.Query, Host: e.r.Host, Path: e.query.Path}
+	token, err := e.tokens.Check(&q, all, e.record.Start)
+	if err != nil {
+		a := &reply{status: http.StatusUnauthorized, flag: telemetry.ExchangeBadToken, text: "Jwt verification fails", err: err}
+		if no, ok := errors.AsType[*authn.Refused](err); ok {
+			a.header = http.Header{"Www-Authenticate": {no.Challenge}}
+		}
+		return a
 	}
+	e.query.Query, e.token = q.Query, token
+	return nil
 }
 
 // authorize asks the policies, before anything is routed.
@@ -115,11 +123,12 @@ func (e *exchange) authorize() *reply {
 	e.policies = e.table.Policies(e.guarded())
 	e.asked = policy.Request{
 		Connection: policy.Connection{Source: e.arrival.Peer, SourceIP: e.arrival.Source.Addr(), Destination: e.arrival.Dialled},
-		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header},
+		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header, Token: e.token},
 	}
 	e.verdict = policy.EvaluateRequest(e.policies, e.asked)
 	e.record.Policy, e.record.Reason = e.verdict.Policy, e.verdict.String()
 	if e.verdict.Allow {
+		e.takeHeader()
 		return nil
 	}
 	return &reply{

@@ -273,14 +273,3 @@ func TestGRPCIsAnsweredInItsOwnForm(t *testing.T) {
 		}
 	}
 }
-
-func TestWhereTokensAreVerifiedNobodyPassesUnverified(t *testing.T) {
-	r := newRig(t)
-	r.service("web", mesh.AppUnknown, r.pod("web", backendtest.Named("web")))
-	k := mesh.PolicyKey{Namespace: "shop", Name: "jwt"}
-	r.state.model.Authentications[k] = &mesh.Authentication{Key: k, Tokens: []mesh.TokenRule{{Issuer: "me"}}}
-	r.publish()
-	if resp, _ := r.do(false, "GET /", "", "Authorization: Bearer x.y.z"); resp.StatusCode != 401 {
-		t.Errorf("%s", resp.Status)
-	}
-}

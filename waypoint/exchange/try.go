@@ -128,7 +128,7 @@ func (t *try) request() *http.Request {
 }
 
 func (t *try) url() *url.URL {
-	u := &url.URL{RawQuery: t.r.URL.RawQuery, ForceQuery: t.r.URL.ForceQuery}
+	u := &url.URL{RawQuery: t.query.Query, ForceQuery: t.r.URL.ForceQuery}
 	if t.path == "*" {
 		u.Opaque = "*"
 		return u
