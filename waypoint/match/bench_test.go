@@ -33,6 +33,9 @@ var searches = []struct {
 	{"prefix", func(i int) mesh.RequestMatch {
 		return mesh.RequestMatch{Path: pathPrefix(fmt.Sprintf("/api/v1/items/%d", i))}
 	}, Request{Path: "/api/v1/items/2500/parts/7"}},
+	{"regex", func(i int) mesh.RequestMatch {
+		return mesh.RequestMatch{Path: mesh.PathMatch{Op: mesh.PathRegex, Value: fmt.Sprintf("/api/v1/items/%d/[0-9]+", i)}}
+	}, Request{Path: "/api/v1/items/2500/7"}},
 	{"header", func(i int) mesh.RequestMatch {
 		return mesh.RequestMatch{Path: pathPrefix("/"), Headers: []mesh.ValueMatch{{Name: "env", Value: "prod"}, {Name: "tenant", Value: fmt.Sprint(i)}}}
 	}, Request{Path: "/", Header: map[string][]string{"Tenant": {"2500"}, "Env": {"prod"}, "Accept": {"*/*"}, "User-Agent": {"x"}}}},
@@ -108,11 +111,11 @@ func longestList(g *group) int {
 	var walk func(n *node)
 	walk = func(n *node) {
 		visit(&n.bucket)
+		visit(&n.loose)
 		for _, child := range n.children {
 			walk(child)
 		}
 	}
-	visit(&g.requests.loose)
 	walk(&g.requests.prefixes)
 	for _, b := range g.requests.exact {
 		visit(b)

@@ -85,6 +85,19 @@ func (b *bucket) first(q *Request, path string) *candidate {
 		return nil
 	}
 	s := search{q: q, path: path}
+	s.in(b)
+	return s.best
+}
+
+// search is looking for the first candidate in several places.
+type search struct {
+	q    *Request
+	path string
+	best *candidate
+}
+
+// in looks into all lists of a bucket.
+func (s *search) in(b *bucket) {
 	s.ask(b)
 	if len(b.headers) > 0 {
 		s.byHeader(b.headers)
@@ -92,14 +105,6 @@ func (b *bucket) first(q *Request, path string) *candidate {
 	if len(b.query) > 0 {
 		s.byQuery(b.query)
 	}
-	return s.best
-}
-
-// search is looking for the first candidate in several lists.
-type search struct {
-	q    *Request
-	path string
-	best *candidate
 }
 
 func (s *search) ask(b *bucket) {

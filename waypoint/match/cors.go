@@ -39,8 +39,7 @@ func (d Decision) Share(q *Request) Sharing {
 	c := rule.Filters.CORS
 	s := Sharing{filter: c}
 	origin, cross := q.header("Origin")
-	method, asked := q.header("Access-Control-Request-Method")
-	preflight := cross && asked && q.Method == "OPTIONS"
+	method, preflight := q.preflight()
 	allowed := cross && slices.ContainsFunc(c.AllowOrigins, func(o string) bool { return originMatches(o, origin) })
 	// Caches must not give one origin's answer to another.
 	s.vary = c.AllowCredentials || !slices.Contains(c.AllowOrigins, "*")
@@ -65,6 +64,15 @@ func (d Decision) Share(q *Request) Sharing {
 	}
 	s.exposed()
 	return s
+}
+
+// preflight reports whether a browser asks before a request, and for which
+// method.
+func (q *Request) preflight() (method string, ok bool) {
+	if q.Method != "OPTIONS" || len(q.Header["Origin"]) == 0 {
+		return "", false
+	}
+	return q.header("Access-Control-Request-Method")
 }
 
 func (s *Sharing) add(name, value string) {

@@ -81,6 +81,37 @@ func TestSharing(t *testing.T) {
 	}
 }
 
+func TestAPreflightIsAnsweredWhereItsRequestWouldGo(t *testing.T) {
+	rule := func(path, method string, cors *mesh.CORS) mesh.RouteRule {
+		return mesh.RouteRule{Matches: []mesh.RequestMatch{{Path: pathPrefix(path), Method: method}}, Filters: mesh.Filters{CORS: cors}, Backends: to("echo-v1", 80)}
+	}
+	cors := &mesh.CORS{AllowOrigins: []string{"*"}}
+	r := compiled(t, service("echo"), 80, httpRoute("route", "echo", 80, rule("/", "PUT", cors), rule("/", "GET", nil)))
+	asks := func(method, path, about string, origin bool) *Request {
+		q := &Request{Method: method, Path: path, Header: header("Access-Control-Request-Method", about)}
+		if origin {
+			q.Header["Origin"] = []string{"https://a.b"}
+		}
+		return q
+	}
+	for _, tt := range []struct {
+		sentence string
+		q        *Request
+		want     Outcome
+	}{
+		{"a preflight about the method of a rule that shares", asks("OPTIONS", "/", "PUT", true), Matched},
+		{"about another method", asks("OPTIONS", "/", "DELETE", true), NotFound},
+		{"about the method of a rule that does not share", asks("OPTIONS", "/", "GET", true), NotFound},
+		{"without an origin it is no preflight", asks("OPTIONS", "/", "PUT", false), NotFound},
+		{"nor by another method", asks("POST", "/", "PUT", true), NotFound},
+	} {
+		d := r.Find(tt.q)
+		if d.Outcome != tt.want || d.Outcome == Matched && d.Share(tt.q).Status != 204 {
+			t.Errorf("%s: %v, answered %d", tt.sentence, d.Outcome, d.Share(tt.q).Status)
+		}
+	}
+}
+
 func TestOrigins(t *testing.T) {
 	for _, tt := range []struct {
 		sentence, allowed, origin string

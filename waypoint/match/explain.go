@@ -153,7 +153,7 @@ func (c *candidate) explain(q *Request, path string) Step {
 		s.Reason, s.Want = ReasonCall, c.call.String()
 	case !c.pathMatches(path):
 		s.Reason, s.Want = ReasonPath, describePath(c.path)
-	case c.method != "" && c.method != q.Method:
+	case !c.methodMatches(q):
 		s.Reason, s.Want = ReasonMethod, "method "+c.method
 	default:
 		for _, t := range c.headers {

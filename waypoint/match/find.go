@@ -7,16 +7,14 @@ import (
 )
 
 // requests is the index of a group's candidates for requests. Its places are
-// searched in the order of exact, prefixes from the longest, loose, and the
-// prefixes' root, which is the order of their ranks.
+// searched in the order of exact, prefixes from the longest, all that is loose,
+// and the prefixes' root, which is the order of their ranks.
 type requests struct {
 	// exact is by path: exact paths, and gRPC calls with service and method.
 	exact map[string]*bucket
 	// prefixes hold by whole segments: prefixes, and gRPC calls with a service.
 	// What holds for every path is at the root.
 	prefixes node
-	// loose are expressions, and gRPC calls without a service's name.
-	loose bucket
 }
 
 // node is one segment of prefixes.
@@ -24,6 +22,9 @@ type node struct {
 	parent   *node
 	children map[string]*node
 	bucket   bucket
+	// loose are expressions that begin with the node's segments, and at the root
+	// gRPC calls without a service's name.
+	loose bucket
 }
 
 // index takes candidates in order of precedence.
@@ -37,7 +38,6 @@ func (r *requests) index(candidates []*candidate) {
 		b.spread()
 	}
 	r.prefixes.spread()
-	r.loose.spread()
 }
 
 func (r *requests) place(c *candidate) *bucket {
@@ -46,8 +46,11 @@ func (r *requests) place(c *candidate) *bucket {
 		return r.at("/" + t.service + "/" + t.method)
 	case t != nil && t.service != "" && !t.regex():
 		return &r.prefixes.grow("/" + t.service).bucket
-	case t != nil || c.path.Op == mesh.PathRegex:
-		return &r.loose
+	case t != nil:
+		return &r.prefixes.loose
+	case c.path.Op == mesh.PathRegex:
+		whole := max(strings.LastIndexByte(c.literal, '/'), 0)
+		return &r.prefixes.grow(c.literal[:whole]).loose
 	case c.path.Op == mesh.PathExact:
 		return r.at(c.path.Value)
 	}
@@ -83,6 +86,7 @@ func (n *node) grow(prefix string) *node {
 
 func (n *node) spread() {
 	n.bucket.spread()
+	n.loose.spread()
 	for _, child := range n.children {
 		child.spread()
 	}
@@ -128,21 +132,25 @@ func (r *requests) find(q *Request, path string) *candidate {
 	if c := r.exact[path].first(q, path); c != nil {
 		return c
 	}
-	n := r.prefixes.deepest(path)
-	for ; n.parent != nil; n = n.parent {
+	deepest := r.prefixes.deepest(path)
+	for n := deepest; n.parent != nil; n = n.parent {
 		if c := n.bucket.first(q, path); c != nil {
 			return c
 		}
 	}
-	if c := r.loose.first(q, path); c != nil {
-		return c
+	s := search{q: q, path: path}
+	for n := deepest; n != nil; n = n.parent {
+		s.in(&n.loose)
 	}
-	return n.bucket.first(q, path)
+	if s.best != nil {
+		return s.best
+	}
+	return r.prefixes.bucket.first(q, path)
 }
 
 // matches asks what the index has not answered.
 func (c *candidate) matches(q *Request, path string) bool {
-	if c.method != "" && c.method != q.Method {
+	if !c.methodMatches(q) {
 		return false
 	}
 	for i := range c.headers {
@@ -159,4 +167,14 @@ func (c *candidate) matches(q *Request, path string) bool {
 		return c.call.matches(path)
 	}
 	return c.pathRE == nil || strings.HasPrefix(path, c.literal) && c.pathRE.MatchString(path)
+}
+
+// methodMatches takes a browser's preflight for the request that it asks about
+// where a CORS filter will answer it.
+func (c *candidate) methodMatches(q *Request) bool {
+	if c.method == "" || c.method == q.Method {
+		return true
+	}
+	asked, ok := q.preflight()
+	return ok && asked == c.method && c.route.Rules[c.rule].Filters.CORS != nil
 }

@@ -338,7 +338,7 @@ func (p picker) pathMatch() mesh.PathMatch {
 	case 1, 2:
 		return mesh.PathMatch{Op: mesh.PathExact, Value: p.requestPath()}
 	case 3:
-		return mesh.PathMatch{Op: mesh.PathRegex, Value: p.one("/a.*", "/a|/b", ".*", "/[ab]/v2", "/(a|b)", "a", "(?i)/A")}
+		return mesh.PathMatch{Op: mesh.PathRegex, Value: p.one("/a.*", "/a|/b", ".*", "/[ab]/v2", "/(a|b)", "a", "(?i)/A", "/a/b.*", "/a/(b|v2)/.*", "/a/b/?", "(?i)/a/B", "/a/b|/a/b/a")}
 	}
 	return mesh.PathMatch{Op: mesh.PathPrefix, Value: p.requestPath()}
 }
