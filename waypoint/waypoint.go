@@ -108,6 +108,7 @@ func (p *proxy) buildStages() {
 	p.registry.MustRegister(requests, connections)
 	p.decisions = decision.NewRing(decision.Config{})
 	p.balancer = balance.NewBalancer()
+	p.registry.MustRegister(p.balancer)
 	p.forward = forward.New(forward.Config{Credentials: p.certs, Self: p.self, Tuning: c.Tuning, Logger: c.Logger})
 	p.exchange = exchange.New(exchange.Config{
 		Table: func() exchange.Table { return p.store.Table() }, Self: p.self, Balancer: p.balancer, Forward: p.forward,

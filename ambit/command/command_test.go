@@ -42,6 +42,18 @@ func TestTablesOfASavedDump(t *testing.T) {
 	golden(t, path, archive)
 }
 
+func TestCircuitsOfASavedDump(t *testing.T) {
+	archive := &txtar.Archive{Comment: []byte("What each command prints of waypoint.json. Rewrite with: go test ./ambit/command -update\n")}
+	for _, line := range []string{"waypoint circuits", "waypoint circuits --all -n shop", "wp circuits -n bank -o json"} {
+		stdout, stderr, code := run(t, append(strings.Fields(line), "-f", "testdata/waypoint.json")...)
+		if code != 0 || stderr != "" {
+			t.Errorf("ambit %s: exit %d, stderr %q", line, code, stderr)
+		}
+		archive.Files = append(archive.Files, txtar.File{Name: line, Data: []byte(stdout)})
+	}
+	golden(t, "testdata/circuits.txtar", archive)
+}
+
 func TestExitCodesAndWhatIsSaid(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "none")
 	bad := filepath.Join(t.TempDir(), "bad.json")
@@ -94,7 +106,7 @@ func TestHelpNamesEverySubcommandAndChangesNothing(t *testing.T) {
 	if code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "apply", "status", "why", "version", "istio.io/dataplane-mode=ambient"} {
+	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "waypoint", "apply", "status", "why", "version", "istio.io/dataplane-mode=ambient"} {
 		if !strings.Contains(stdout, sub) {
 			t.Errorf("help lacks %q", sub)
 		}

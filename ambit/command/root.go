@@ -91,7 +91,7 @@ Pods join the mesh by a label, without a restart:
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)")
 	flags.StringVar(&g.context, "context", "", "context of the kubeconfig (default: its current one)")
-	root.AddCommand(g.installCommand(), g.uninstallCommand(), g.checkCommand(), g.ztunnelCommand(),
+	root.AddCommand(g.installCommand(), g.uninstallCommand(), g.checkCommand(), g.ztunnelCommand(), g.waypointCommand(),
 		g.applyCommand(), g.statusCommand(), g.whyCommand(), g.versionCommand())
 	return root
 }

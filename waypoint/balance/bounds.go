@@ -38,6 +38,7 @@ func (g *group) affords(q *Query, retries, inFlight int64, now time.Time) bool {
 }
 
 func (g *group) overflow(bound string, value int) error {
+	g.overflows.Add(1)
 	return &OverflowError{Service: g.key.service, Port: g.key.port, Bound: fmt.Sprintf("%s %d", bound, value)}
 }
 

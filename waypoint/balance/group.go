@@ -18,7 +18,9 @@ type group struct {
 	inFlight atomic.Int64
 	retries  atomic.Int64
 	turn     atomic.Uint64
-	used     atomic.Int64 // when it was asked last, in nanoseconds since 1970
+	// overflows counts what a bound refused.
+	overflows atomic.Int64
+	used      atomic.Int64 // when it was asked last, in nanoseconds since 1970
 	// probeAt is when an ejected endpoint wants a probe, likewise.
 	probeAt atomic.Int64
 

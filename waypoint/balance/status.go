@@ -11,20 +11,22 @@ import (
 
 // CircuitStatus is one endpoint's breaker, for users.
 type CircuitStatus struct {
-	Service  mesh.ServiceKey
-	Port     uint16
-	Workload string // UID
-	State    circuit.State
+	Service  mesh.ServiceKey `json:"service"`
+	Port     uint16          `json:"port"`
+	Workload string          `json:"workload"` // UID
+	State    circuit.State   `json:"state"`
 	// Percent is how much of its part the endpoint gets.
-	Percent int
-	// Cause is of the last ejection, empty without one.
-	Cause string
+	Percent int `json:"percent"`
+	// Reason and Cause are of the last ejection, empty without one.
+	Reason circuit.Reason `json:"reason,omitempty"`
+	Cause  string         `json:"cause,omitempty"`
 	// Since is when the state, or a ramping one's step, began; zero if it was
 	// never left. Until is when an open one is probed first.
-	Since, Until time.Time
-	Ejections    int
-	InFlight     int64
-	Latency      time.Duration
+	Since     time.Time     `json:"since,omitzero"`
+	Until     time.Time     `json:"until,omitzero"`
+	Ejections int           `json:"ejections"`
+	InFlight  int64         `json:"inFlight"`
+	Latency   time.Duration `json:"latency"`
 }
 
 // Circuits lists the breakers of every endpoint that is known, by service,
@@ -64,7 +66,7 @@ func (e *endpoint) status(k groupKey, now time.Time) CircuitStatus {
 	defer e.mu.Unlock()
 	s := CircuitStatus{
 		Service: k.service, Port: k.port, Workload: e.uid,
-		State: e.circuit.State(), Percent: int(100 * e.circuit.Share() / circuit.Whole), Cause: e.circuit.Cause(),
+		State: e.circuit.State(), Percent: int(100 * e.circuit.Share() / circuit.Whole), Reason: e.circuit.Reason(), Cause: e.circuit.Cause(),
 		Since: e.circuit.Since(), Ejections: e.circuit.Ejections(),
 		InFlight: e.inFlight.Load(), Latency: time.Duration(e.slowness(now) * float64(time.Second)),
 	}

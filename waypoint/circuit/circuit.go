@@ -21,6 +21,22 @@ func (s State) String() string {
 	return [...]string{"closed", "open", "half-open", "ramping"}[s&3]
 }
 
+// MarshalText is String: states are shown by name.
+func (s State) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// Reason is what tripped a circuit, in one word for metrics.
+type Reason string
+
+// The reasons.
+const (
+	ReasonServerErrors  Reason = "server-errors"
+	ReasonGatewayErrors Reason = "gateway-errors"
+	ReasonLocalFailures Reason = "local-failures"
+	ReasonFailureRate   Reason = "failure-rate"
+	ReasonProbe         Reason = "probe-failed"
+	ReasonRelapse       Reason = "relapse"
+)
+
 // Outcome is what an answer says about the endpoint.
 type Outcome uint8
 
@@ -79,6 +95,8 @@ type Circuit struct {
 	state State
 	since time.Time
 	era   uint32
+	// why and cause are of the last ejection, in one word and in many.
+	why   Reason
 	cause string
 
 	// While closed.
@@ -106,8 +124,11 @@ func (c *Circuit) Since() time.Time { return c.since }
 // Until is when an open circuit may be probed first.
 func (c *Circuit) Until() time.Time { return c.until }
 
-// Cause is why it was ejected last, and what has become of that.
+// Cause is why it was ejected last, for people.
 func (c *Circuit) Cause() string { return c.cause }
+
+// Reason is the same for machines; empty if it never was.
+func (c *Circuit) Reason() Reason { return c.why }
 
 // Ejections counts all of them.
 func (c *Circuit) Ejections() int { return c.ejections }
@@ -155,14 +176,18 @@ func (c *Circuit) closed(now time.Time, r *Rules, in Report) Change {
 	for _, rule := range [...]struct {
 		of    Outcome
 		limit int
-	}{{ServerError, r.ServerErrors}, {GatewayError, r.GatewayErrors}, {LocalFailure, r.LocalFailures}} {
+		why   Reason
+	}{
+		{LocalFailure, r.LocalFailures, ReasonLocalFailures}, {GatewayError, r.GatewayErrors, ReasonGatewayErrors},
+		{ServerError, r.ServerErrors, ReasonServerErrors},
+	} {
 		if n := c.run[rule.of]; rule.limit > 0 && n >= rule.limit {
-			c.cause = fmt.Sprintf("%d failures in a row, the last a %s: %s", n, in.Outcome, in.Detail())
+			c.why, c.cause = rule.why, fmt.Sprintf("%d failures in a row, the last a %s: %s", n, in.Outcome, in.Detail())
 			return Trips
 		}
 	}
 	if r.Rate && c.sent >= rateLeast && 2*c.spoil >= c.sent {
-		c.cause = fmt.Sprintf("%d of %d requests failed in %s, the last with a %s: %s", c.spoil, c.sent, r.Window, in.Outcome, in.Detail())
+		c.why, c.cause = ReasonFailureRate, fmt.Sprintf("%d of %d requests failed in %s, the last with a %s: %s", c.spoil, c.sent, r.Window, in.Outcome, in.Detail())
 		return Trips
 	}
 	return None

@@ -1,0 +1,15 @@
+package command
+
+import "github.com/spf13/cobra"
+
+func (g *global) waypointCommand() *cobra.Command {
+	parent := &cobra.Command{
+		Use:     "waypoint",
+		Aliases: []string{"wp"},
+		Short:   "Look after waypoints",
+		Args:    noSubcommand,
+		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	parent.AddCommand(g.circuitsCommand())
+	return parent
+}
