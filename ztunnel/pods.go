@@ -28,7 +28,7 @@ type pods interface {
 func (p *proxy) podConfig() podproxy.Config {
 	c := &p.config
 	return podproxy.Config{
-		Store: p.store, Credentials: p.certs, Recorder: p.recorder, Logger: c.Logger,
+		Store: p.store, Credentials: p.certs, Recorder: p.recorder, Decisions: p.decisions, Logger: c.Logger,
 		Mark: c.Mark, NoReusePort: c.NoReusePort, NoOriginalSource: c.NoOriginalSource, KeepAlive: c.KeepAlive,
 		Tuning: c.Tuning, IdleTunnel: c.IdleTunnel, MaxTunnelStreams: c.MaxTunnelStreams,
 	}

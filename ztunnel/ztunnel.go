@@ -8,6 +8,7 @@
 package ztunnel
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/view"
@@ -36,6 +38,7 @@ type proxy struct {
 	readiness admin.Readiness
 	registry  *prometheus.Registry
 	recorder  *telemetry.Recorder
+	decisions *decision.Ring
 	quit      context.CancelFunc // begins the end
 }
 
@@ -79,7 +82,7 @@ func (p *proxy) build() error {
 	p.registry = telemetry.NewRegistry("ztunnel", c.Version)
 	traffic := telemetry.NewTraffic(telemetry.TrafficConfig{})
 	p.registry.MustRegister(traffic)
-	p.recorder = telemetry.NewRecorder(traffic, c.Logger)
+	p.recorder, p.decisions = telemetry.NewRecorder(traffic, c.Logger), decision.NewRing(decision.Config{})
 	var err error
 	if p.source, err = newSource(c, p.store, p.registry); err != nil {
 		return err
@@ -117,6 +120,11 @@ func (p *proxy) drain(ctx context.Context) error {
 	return err
 }
 
+// pages are the decisions of this proxy.
+func (p *proxy) pages() map[string]http.Handler {
+	return decision.Pages(p.decisions, "ztunnel "+cmp.Or(p.config.Self.Node, p.config.Self.Name, "local"))
+}
+
 // serveHTTP binds all ports before anything else happens, so that a conflict
 // is told at once.
 func (p *proxy) serveHTTP(ctx context.Context, group *errgroup.Group) error {
@@ -129,7 +137,7 @@ func (p *proxy) serveHTTP(ctx context.Context, group *errgroup.Group) error {
 		handler   http.Handler
 		listeners []net.Listener
 	}{
-		{admin.Handler(admin.Config{Name: "ztunnel", Dump: p.dump, Levels: c.Levels, Quit: p.quit}), local},
+		{admin.Handler(admin.Config{Name: "ztunnel", Dump: p.dump, Levels: c.Levels, Quit: p.quit, More: p.pages()}), local},
 		{admin.MetricsHandler(p.registry, p.log), nil},
 		{admin.ReadyHandler(&p.readiness), nil},
 	}

@@ -34,6 +34,7 @@ func TestAdministration(t *testing.T) {
 	h := Handler(Config{
 		Name: "ztunnel", Dump: func() any { return map[string]int{"workloads": 3} },
 		Levels: parsed(t, "info"), Quit: func() { quit++ },
+		More: map[string]http.Handler{"GET /own/{x}": http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "own "+r.PathValue("x")) })},
 	})
 	for _, c := range []struct {
 		name, method, path string
@@ -41,6 +42,8 @@ func TestAdministration(t *testing.T) {
 		contains           string
 	}{
 		{"the index names what there is", "GET", "/", 200, "/config_dump"},
+		{"the index names a component's own pages", "GET", "/", 200, "<li>GET /own/{x}"},
+		{"a component's own page", "GET", "/own/thing", 200, "own thing"},
 		{"the dump is JSON", "GET", "/config_dump", 200, `"workloads": 3`},
 		{"levels are shown", "POST", "/logging", 200, "current log level is info"},
 		{"levels are changed", "POST", "/logging?level=warn,access=debug", 200, "warn,access=debug"},

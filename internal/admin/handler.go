@@ -3,9 +3,13 @@ package admin
 import (
 	"encoding/json"
 	"fmt"
+	"html"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/pprof"
+	"slices"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -21,6 +25,8 @@ type Config struct {
 	Levels *Levels
 	// Quit begins a graceful shutdown.
 	Quit func()
+	// More are further pages, by pattern of http.ServeMux.
+	More map[string]http.Handler
 }
 
 // Handler serves the administration of c.
@@ -28,7 +34,7 @@ func Handler(c Config) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		fmt.Fprintf(w, index, c.Name)
+		fmt.Fprintf(w, index, c.Name, morePages(c.More))
 	})
 	mux.HandleFunc("GET /config_dump", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.Dump()) })
 	mux.HandleFunc("POST /logging", func(w http.ResponseWriter, r *http.Request) { logging(w, r, c.Levels) })
@@ -36,6 +42,9 @@ func Handler(c Config) http.Handler {
 		fmt.Fprintln(w, "shutting down")
 		c.Quit()
 	})
+	for pattern, h := range c.More {
+		mux.Handle(pattern, h)
+	}
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
 	mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
@@ -50,8 +59,17 @@ const index = `<!doctype html><title>%[1]s</title><h1>%[1]s</h1>
 <li>POST /logging?level=info,access=debug the log levels; ?reset; without a query shows them
 <li>POST /quitquitquit graceful shutdown
 <li><a href="/debug/pprof/">/debug/pprof/</a> profiles
-</ul>
+%[2]s</ul>
 `
+
+// morePages are the lines of the index for a component's own pages.
+func morePages(more map[string]http.Handler) string {
+	var b strings.Builder
+	for _, pattern := range slices.Sorted(maps.Keys(more)) {
+		fmt.Fprintf(&b, "<li>%s\n", html.EscapeString(pattern))
+	}
+	return b.String()
+}
 
 func writeJSON(w http.ResponseWriter, v any) {
 	b, err := json.MarshalIndent(v, "", "  ")

@@ -20,6 +20,14 @@ func NewID() string {
 	return string(b[:])
 }
 
+// Adopt is the id that a peer sends, or a new one if that is none.
+func Adopt(id string) string {
+	if ValidID(id) {
+		return id
+	}
+	return NewID()
+}
+
 // ValidID reports whether s has the form of an id. What a peer sends has to be
 // asked, before it gets into a log.
 func ValidID(s string) bool {

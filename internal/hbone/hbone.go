@@ -37,6 +37,9 @@ const (
 	HeaderTraceparent = "traceparent"
 	// HeaderReason explains a refusal in one line. Ours; upstream ignores it.
 	HeaderReason = "x-ambit-reason"
+	// HeaderDecision is the short id under which both ends remember the
+	// connection. Ours; upstream ignores it.
+	HeaderDecision = "x-ambit-decision"
 )
 
 // Request is what a CONNECT asks for.

@@ -50,9 +50,10 @@ func (b *batch) view(old *View) *View {
 			endpoints: b.endpoints.table, services: b.services.table, byHostname: b.byHostname.table,
 			byVIP: b.byVIP.table, blocks: b.blocks, policies: b.policies.table, byScope: b.byScope.table,
 		},
-		generation:  old.generation + 1,
-		policyEpoch: old.policyEpoch,
-		superseded:  make(chan struct{}),
+		generation:    old.generation + 1,
+		configuration: old.configuration,
+		policyEpoch:   old.policyEpoch,
+		superseded:    make(chan struct{}),
 	}
 	if b.policyChanged {
 		v.policyEpoch++

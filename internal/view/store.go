@@ -50,7 +50,7 @@ func (s *Store) Receive(_ context.Context, u xds.Update) []xds.Rejection {
 			apply = append(apply, change)
 		}
 	}
-	s.apply(apply)
+	s.apply(apply, u.Generation)
 	return rejected
 }
 
@@ -75,7 +75,7 @@ func (s *Store) Replace(m mesh.Model) {
 	s.publish(old, b.view(empty))
 }
 
-func (s *Store) apply(changes []func(*batch)) {
+func (s *Store) apply(changes []func(*batch), configuration uint64) {
 	if len(changes) == 0 {
 		return
 	}
@@ -87,7 +87,9 @@ func (s *Store) apply(changes []func(*batch)) {
 		change(b)
 	}
 	if b.changed {
-		s.publish(old, b.view(old))
+		v := b.view(old)
+		v.configuration = max(old.configuration, configuration)
+		s.publish(old, v)
 	}
 }
 

@@ -10,9 +10,10 @@ import (
 // View is one state of the mesh. It never changes; a nil View is not valid.
 type View struct {
 	indexes
-	generation  uint64
-	policyEpoch uint64
-	superseded  chan struct{}
+	generation    uint64
+	configuration uint64
+	policyEpoch   uint64
+	superseded    chan struct{}
 }
 
 // indexes is everything a View can be asked.
@@ -44,6 +45,10 @@ type Endpoint struct {
 
 // Generation grows with every View of a Store.
 func (v *View) Generation() uint64 { return v.generation }
+
+// Configuration is the control plane's own count: its newest generation that
+// changed something here. Zero if it does not count in public.
+func (v *View) Configuration() uint64 { return v.configuration }
 
 // PolicyEpoch changes when any policy did. A connection judged in one View
 // has the same verdict in another if both the epoch and the destination's

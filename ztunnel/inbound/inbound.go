@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -31,6 +32,8 @@ type Config struct {
 	Dial        func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
+	// Decisions remembers connections for explanations. Nil: nobody does.
+	Decisions *decision.Ring
 	// OriginalDst tells where a captured connection was going. Nil is
 	// linux.OriginalDst.
 	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
@@ -97,6 +100,9 @@ type arrival struct {
 	local   *mesh.Workload
 	flow    telemetry.Flow
 	verdict policy.Verdict
+	// asked and policies gave the verdict; nil if none was asked.
+	asked    *policy.Request
+	policies policy.Set
 }
 
 // rejection is the answer to an arrival that does not get through.
@@ -123,19 +129,23 @@ func (a *arrival) admit(ctx context.Context, tracked **connections.Conn) (contex
 	a.local, a.flow.Destination = local, local
 	a.describeSource(v)
 	d := route.Inbound(v, local, a.request)
-	a.flow.Service, a.verdict = d.Service, d.Verdict
+	a.flow.Service, a.verdict, a.flow.Generation = d.Service, d.Verdict, v.Configuration()
+	facts := policy.Connection{Source: a.request.Source, SourceIP: a.request.SourceIP, Destination: d.Upstream}
+	if d.Verdict.Cause != policy.CauseNone {
+		a.asked, a.policies = &policy.Request{Connection: facts}, v.Policies(local)
+	}
 	if d.Status != hbone.StatusOK {
 		return ctx, nil, a.refused(d.Status, d.Reason)
 	}
 	if local.AppTunnelProxy {
 		return ctx, nil, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, errors.New("application tunnels with a PROXY header are not supported"))
 	}
-	facts := policy.Connection{Source: a.request.Source, SourceIP: a.request.SourceIP, Destination: d.Upstream}
 	ctx, *tracked = a.Connections.Track(ctx, connections.Info{
 		Direction: telemetry.Inbound, Source: a.flow.SourceAddr, Original: a.request.ConnDst, Actual: d.Upstream,
 		HBONE: a.request.Authority != "", Started: a.start, Policy: &facts, Peer: a.request.Source, Reason: a.verdict.String(),
 	})
 	if now := a.Store.View(); now != v {
+		a.flow.Generation, a.policies = now.Configuration(), now.Policies(local)
 		if a.verdict = route.Judge(now, local, facts); !a.verdict.Allow {
 			return ctx, nil, a.refused(hbone.StatusUnauthorized, a.verdict.String())
 		}
@@ -178,12 +188,24 @@ func (a *arrival) describeSource(v *view.View) {
 }
 
 // finish records the end of an arrival that was carried.
-func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, err error) {
+func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, counts *relay.Counts, err error) {
 	o := telemetry.Outcome{Err: err, Policy: a.verdict.Policy, Reason: a.verdict.String()}
 	if denied := cutBy(ctx); denied != nil {
 		o = telemetry.Outcome{Flag: telemetry.FlagDeny, Err: denied, Policy: denied.Verdict.Policy, Reason: denied.Verdict.String()}
+		a.verdict, a.policies = denied.Verdict, a.Store.View().Policies(a.local)
 	}
 	record.Close(o)
+	received, sent := counts.Load()
+	a.keep(o, received, sent)
+}
+
+// keep remembers the decision.
+func (a *arrival) keep(o telemetry.Outcome, received, sent uint64) {
+	c := &decision.Carried{
+		Flow: a.flow, Outcome: o, Start: a.start, Received: received, Sent: sent, Duration: time.Since(a.start),
+		Asked: a.asked, Policies: a.policies, Verdict: a.verdict,
+	}
+	a.Decisions.Keep(a.flow.ID, c.Passed(), c)
 }
 
 // fail records an arrival that did not get through.
@@ -192,6 +214,7 @@ func (a *arrival) fail(r *rejection) {
 	if r.flag == telemetry.FlagDeny {
 		o.Policy = a.verdict.Policy
 	}
+	a.keep(o, 0, 0)
 	if a.local == nil {
 		a.Recorder.Fail(a.flow, o)
 		return

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -98,7 +99,7 @@ type rig struct {
 	fail   error
 	onDial func()
 
-	forwarded string // header of the next call
+	forwarded, decision string // headers of the next call
 }
 
 func model(t *testing.T, policies string) mesh.Model {
@@ -125,7 +126,7 @@ func newRig(t *testing.T, policies string) *rig {
 		}
 	}()
 	r.in = New(Config{
-		Store: r.store, Connections: &r.live, LocalTimeout: 50 * time.Millisecond,
+		Store: r.store, Connections: &r.live, Decisions: decision.NewRing(decision.Config{}), LocalTimeout: 50 * time.Millisecond,
 		Local: func(ctx context.Context) (*mesh.Workload, error) { return r.store.Local(ctx, "shop", "web", "web") },
 		Dial: func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error) {
 			r.dialed = append(r.dialed, to.String()+" from "+source.String())
@@ -145,6 +146,9 @@ func (r *rig) call(authority string, from spiffe.ID) (in *incoming, far net.Conn
 	r.t.Helper()
 	near, far := net.Pipe()
 	header := map[string]string{"baggage": "k8s.namespace.name=shop,service.name=caller", "traceparent": "00-1-2-00"}
+	if r.decision != "" {
+		header[hbone.HeaderDecision] = r.decision
+	}
 	if r.forwarded != "" {
 		header["forwarded"] = r.forwarded
 	}

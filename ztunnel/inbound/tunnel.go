@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/relay"
@@ -25,7 +26,7 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 			Host: forwardedHost(request.Header[hbone.HeaderForwarded]),
 		},
 		flow: telemetry.Flow{
-			Direction: telemetry.Inbound, SourceAddr: peer.Remote, SourceID: peer.ID, DestinationAddr: peer.Local,
+			ID: decision.Adopt(request.Header[hbone.HeaderDecision]), Direction: telemetry.Inbound, SourceAddr: peer.Remote, SourceID: peer.ID, DestinationAddr: peer.Local,
 			HBONEAddr: request.Authority, TraceParent: cmp.Or(request.Header[hbone.HeaderTraceparent], telemetry.NewTraceParent()),
 		},
 	}
@@ -56,7 +57,7 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 	}
 	var counts relay.Counts
 	record := i.Recorder.Open(a.flow, a.start, &counts)
-	a.finish(ctx, record, relay.Options{HalfOpen: i.HalfOpen}.Run(ctx, stream, app, &counts))
+	a.finish(ctx, record, &counts, relay.Options{HalfOpen: i.HalfOpen}.Run(ctx, stream, app, &counts))
 }
 
 // forwardedHost is the hostname that the client's ztunnel says was dialled
@@ -75,7 +76,7 @@ func (i *Inbound) Plain(ctx context.Context, client *net.TCPConn) {
 	source := linux.AddrPort(client.RemoteAddr())
 	a := &arrival{
 		Inbound: i, start: time.Now(),
-		flow: telemetry.Flow{Direction: telemetry.Inbound, SourceAddr: source, TraceParent: telemetry.NewTraceParent()},
+		flow: telemetry.Flow{ID: decision.NewID(), Direction: telemetry.Inbound, SourceAddr: source, TraceParent: telemetry.NewTraceParent()},
 	}
 	dst, err := i.OriginalDst(client)
 	if err != nil {
@@ -97,5 +98,5 @@ func (i *Inbound) Plain(ctx context.Context, client *net.TCPConn) {
 	}
 	var counts relay.Counts
 	record := i.Recorder.Open(a.flow, a.start, &counts)
-	a.finish(ctx, record, relay.Options{HalfOpen: i.HalfOpen}.Run(ctx, client, app, &counts))
+	a.finish(ctx, record, &counts, relay.Options{HalfOpen: i.HalfOpen}.Run(ctx, client, app, &counts))
 }

@@ -32,7 +32,10 @@ func (f *flight) carry(ctx context.Context, to far) {
 		other = to.tcp
 	}
 	err := relay.Options{HalfOpen: f.HalfOpen}.Run(ctx, f.app, other, &counts)
-	record.Close(telemetry.Outcome{Err: err, Reason: f.reason})
+	o := telemetry.Outcome{Err: err, Reason: f.reason}
+	record.Close(o)
+	received, sent := counts.Load()
+	f.keep(o, received, sent)
 }
 
 // fail ends a connection that could not be made.
@@ -40,6 +43,7 @@ func (f *flight) fail(err error) {
 	relay.Reset(f.app)
 	o := telemetry.Outcome{Flag: flag(err), Err: err, Reason: f.reason}
 	f.Recorder.Open(f.flow, f.start, new(relay.Counts)).Close(o)
+	f.keep(o, 0, 0)
 }
 
 // flag sorts an error into Istio's response flags.

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -35,6 +36,8 @@ type Config struct {
 	Tunnels     Opener
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
+	// Decisions remembers connections for explanations. Nil: nobody does.
+	Decisions *decision.Ring
 	// OriginalDst tells where a captured connection was going. Nil is
 	// linux.OriginalDst.
 	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
@@ -90,10 +93,14 @@ func New(c Config) *Outbound {
 // Handle serves one captured connection; it is a capture.Handler.
 func (o *Outbound) Handle(ctx context.Context, app *net.TCPConn) {
 	f := &flight{Outbound: o, app: app, start: time.Now()}
-	f.flow = telemetry.Flow{Direction: telemetry.Outbound, SourceAddr: linux.AddrPort(app.RemoteAddr()), TraceParent: telemetry.NewTraceParent()}
+	f.flow = telemetry.Flow{
+		ID: decision.NewID(), Direction: telemetry.Outbound, SourceAddr: linux.AddrPort(app.RemoteAddr()), TraceParent: telemetry.NewTraceParent(),
+	}
 	if err := f.identify(ctx); err != nil {
 		relay.Reset(app)
-		o.Recorder.Fail(f.flow, telemetry.Outcome{Flag: telemetry.FlagConnect, Err: err})
+		failed := telemetry.Outcome{Flag: telemetry.FlagConnect, Err: err}
+		o.Recorder.Fail(f.flow, failed)
+		f.keep(failed, 0, 0)
 		return
 	}
 	far, err := f.connect(ctx)
@@ -116,6 +123,9 @@ type flight struct {
 	patience time.Time
 	// reason is the destination's verdict in its own words.
 	reason string
+	// choice is how the endpoint was found, attempts how it was reached.
+	choice   string
+	attempts []decision.Attempt
 }
 
 // identify finds where the connection was going and who sends it.
@@ -157,7 +167,10 @@ func (f *flight) connect(ctx context.Context) (far far, err error) {
 		}
 		f.flow.Destination, f.flow.Service = d.Workload, d.Service
 		f.flow.DestinationAddr, f.flow.HBONEAddr = d.Dial, d.Authority
-		if far, err = f.attempt(ctx, d); err == nil {
+		began := time.Now()
+		far, err = f.attempt(ctx, d)
+		f.note(d, time.Since(began), err)
+		if err == nil {
 			return far, nil
 		}
 		if d.Kind == route.Passthrough || tried >= f.Attempts || !another(ctx, err) {

@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -115,7 +116,8 @@ func newRig(t *testing.T) *rig {
 		}
 	}()
 	r.out = New(Config{
-		Store: store, Tunnels: r.tunnels, Connections: &r.live, LocalTimeout: 50 * time.Millisecond, WaypointTimeout: 50 * time.Millisecond,
+		Store: store, Tunnels: r.tunnels, Connections: &r.live, Decisions: decision.NewRing(decision.Config{}),
+		LocalTimeout: 50 * time.Millisecond, WaypointTimeout: 50 * time.Millisecond,
 		Local: func(ctx context.Context) (*mesh.Workload, error) { return store.Local(ctx, "shop", "client", "client") },
 		Dial: func(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
 			r.dialled = append(r.dialled, to.String())

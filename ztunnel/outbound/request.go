@@ -18,6 +18,7 @@ func (f *flight) request(d route.OutboundDecision) hbone.Request {
 			hbone.HeaderBaggage:     telemetry.Baggage(f.src),
 			hbone.HeaderForwarded:   forwarded,
 			hbone.HeaderTraceparent: f.flow.TraceParent,
+			hbone.HeaderDecision:    f.flow.ID,
 		},
 	}
 }

@@ -16,6 +16,7 @@ import (
 // tried again after that.
 func (f *flight) decide(ctx context.Context, avoid []netip.AddrPort) (route.OutboundDecision, []netip.AddrPort) {
 	v := f.Store.View()
+	defer func() { f.flow.Generation = v.Configuration() }()
 	d := route.Outbound(v, f.src, f.dst, rand.IntN, avoid)
 	if !d.Pending {
 		return d, avoid

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/hbone/pool"
@@ -40,7 +41,9 @@ type Config struct {
 	Store       *view.Store
 	Credentials hbone.Credentials
 	Recorder    *telemetry.Recorder
-	Logger      *slog.Logger
+	// Decisions remembers connections for explanations. Nil: nobody does.
+	Decisions *decision.Ring
+	Logger    *slog.Logger
 	// Mark is on every packet the proxy sends; 0 is none.
 	Mark int
 	// NoReusePort keeps an older and a newer proxy from listening side by side.
@@ -143,7 +146,8 @@ func (p *Proxy) listen() (l listeners, err error) {
 
 func (p *Proxy) serve(l listeners) {
 	in := inbound.New(inbound.Config{
-		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live, Recorder: p.config.Recorder,
+		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live,
+		Recorder: p.config.Recorder, Decisions: p.config.Decisions,
 	})
 	p.pool = pool.New(pool.Config{
 		Dialer: h2.NewDialer(h2.Config{
@@ -152,7 +156,8 @@ func (p *Proxy) serve(l listeners) {
 		MaxStreams: p.config.MaxTunnelStreams, MaxIdle: p.config.IdleTunnel, Logger: p.config.Logger,
 	})
 	out := outbound.New(outbound.Config{
-		Store: p.config.Store, Local: p.local, Dial: p.dialPlain, Tunnels: p.pool, Connections: &p.live, Recorder: p.config.Recorder,
+		Store: p.config.Store, Local: p.local, Dial: p.dialPlain, Tunnels: p.pool, Connections: &p.live,
+		Recorder: p.config.Recorder, Decisions: p.config.Decisions,
 	})
 	p.tunnels = h2.NewServer(h2.ServerConfig{
 		Listener: l[2], Self: in.Self, Credentials: p.config.Credentials, Handler: in.Tunnel, Refused: in.Refused,
