@@ -45,9 +45,8 @@ func (c *Conn) SetDeadline(at time.Time) error {
 func (c *Conn) Close() error {
 	c.close.Do(func() {
 		past := time.Unix(1, 0)
-		c.SetWriteDeadline(past)
+		c.SetDeadline(past) // first: what the peer says to the end is nobody's any more
 		c.CloseWrite()
-		c.SetReadDeadline(past)
 		time.AfterFunc(lingering, func() { c.Stream.Close() })
 	})
 	return nil

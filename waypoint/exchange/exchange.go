@@ -16,6 +16,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/waypoint/authn"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
+	"github.com/ambit-mesh/ambit/waypoint/extauthz"
 	"github.com/ambit-mesh/ambit/waypoint/forward"
 	"github.com/ambit-mesh/ambit/waypoint/match"
 )
@@ -65,6 +66,7 @@ type Exchanger struct {
 	log     *slog.Logger
 	mirrors mirrors
 	tokens  authn.Verifier
+	asker   *extauthz.Asker
 }
 
 // New makes an Exchanger; Close ends it.
@@ -79,6 +81,7 @@ func New(c Config) *Exchanger {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	x := &Exchanger{config: c, log: c.Logger.With("component", "exchange")}
+	x.asker = extauthz.New(extauthz.Config{Dial: x.dialProvider})
 	x.mirrors.slots = make(chan struct{}, c.MaxMirrors)
 	x.mirrors.ctx, x.mirrors.cancel = context.WithCancel(context.Background())
 	return x
@@ -91,11 +94,12 @@ func def[T comparable](field *T, value T) {
 	}
 }
 
-// Close cuts the mirrors that are under way and waits for them.
+// Close cuts the mirrors and questions that are under way, and waits for the
+// mirrors.
 func (x *Exchanger) Close() error {
 	x.mirrors.cancel()
 	x.mirrors.running.Wait()
-	return nil
+	return x.asker.Close()
 }
 
 // ServeHTTP serves one request of a connection that carries an Arrival.
@@ -129,6 +133,7 @@ type exchange struct {
 	asked    policy.Request
 	policies policy.Set
 	verdict  policy.Verdict
+	edits    []extauthz.Answer // of providers that let it pass
 	routes   *match.Routes
 	decision match.Decision
 	sharing  match.Sharing

@@ -125,16 +125,23 @@ func (e *exchange) authorize() *reply {
 		Connection: policy.Connection{Source: e.arrival.Peer, SourceIP: e.arrival.Source.Addr(), Destination: e.arrival.Dialled},
 		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header, Token: e.token},
 	}
+	if e.r.Body != nil && e.r.Body != http.NoBody {
+		e.body = newBody(e.r.Body, max(e.config.MaxReplay, mostAsked(e.policies)+1), e.grpc)
+	}
+	if no := e.consult(); no != nil {
+		return no
+	}
 	e.verdict = policy.EvaluateRequest(e.policies, e.asked)
+	if !e.verdict.Allow {
+		return e.deny(e.verdict)
+	}
 	e.record.Policy, e.record.Reason = e.verdict.Policy, e.verdict.String()
-	if e.verdict.Allow {
-		e.takeHeader()
-		return nil
+	e.takeHeader()
+	for i := range e.edits {
+		e.edits[i].Edit.Header(e.header)
+		e.query.Query = e.edits[i].Edit.Query(e.query.Query)
 	}
-	return &reply{
-		status: http.StatusForbidden, flag: telemetry.ExchangeDenied, text: "RBAC: access denied",
-		header: http.Header{decision.Header: {e.record.ID}},
-	}
+	return nil
 }
 
 // guarded is the service whose policies hold; of a workload dialled itself it is

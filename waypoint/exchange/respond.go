@@ -47,6 +47,9 @@ func (e *exchange) editAnswer(h http.Header) {
 	if rule := e.decision.Spec(); rule != nil {
 		match.EditResponse(rule.Filters.Response, h)
 	}
+	for i := range e.edits {
+		e.edits[i].Response.Header(h)
+	}
 	e.sharing.Apply(h)
 }
 

@@ -23,9 +23,6 @@ var (
 
 // send tries backends until one gives an answer that is passed on.
 func (e *exchange) send() *reply {
-	if e.r.Body != nil && e.r.Body != http.NoBody {
-		e.body = newBody(e.r.Body, e.config.MaxReplay, e.grpc)
-	}
 	http.NewResponseController(e.w).EnableFullDuplex() // HTTP/2 always is
 	whole, single := e.decision.Timeouts(&e.query)
 	ctx, limit := bounded(e.r.Context(), whole, errWholeTimeout)

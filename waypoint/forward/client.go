@@ -81,7 +81,7 @@ func (f *Forwarder) newClient(to *Endpoint) *client {
 				if err != nil {
 					return nil, err
 				}
-				return c.conn(to.Address), nil
+				return c.Conn(to.Address), nil
 			},
 			DisableCompression:     true, // a body passes as it is
 			MaxIdleConnsPerHost:    f.config.MaxIdle,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -109,8 +110,15 @@ func header(self *mesh.Workload, to *Endpoint, o Origin) map[string]string {
 	}
 }
 
-// conn makes a net.Conn of a connection, for HTTP.
-func (c Connection) conn(to netip.AddrPort) net.Conn {
+// DialName connects plainly to a server outside of the mesh.
+func (f *Forwarder) DialName(ctx context.Context, host string, port uint16) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.config.ConnectTimeout)
+	defer cancel()
+	return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(host, strconv.Itoa(int(port))))
+}
+
+// Conn makes a net.Conn of a connection.
+func (c Connection) Conn(to netip.AddrPort) net.Conn {
 	if s, ok := c.End.(hbone.Stream); ok {
 		return hbone.NewConn(s, c.Local, to)
 	}
