@@ -42,6 +42,10 @@ func (t *try) run(ctx context.Context, single time.Duration) {
 	span := t.span.Try(request.Header)
 	t.response, t.err = t.config.Forward.RoundTrip(request, t.to, t.speaksTwo())
 	t.latency = time.Since(t.start)
+	if t.err == nil && t.ctx.Err() != nil { // it came too late
+		t.response.Body.Close()
+		t.response, t.err = nil, context.Cause(t.ctx)
+	}
 	if t.err == nil && !sensible(t.response, t.upgrade) {
 		t.response.Body.Close()
 		t.response, t.err = nil, errNonsense
