@@ -84,7 +84,7 @@ func choose(wanted, installed []bundled) choice {
 		case newer(b.version, target.version):
 			return choice{said: fmt.Sprintf("the definitions of the Gateway API are newer, %s, and stay as they are; this ambit is made for %s%s", b, target, lacking(wanted, installed))}
 		case b.ours && b.channel == manifests.Experimental && target.channel != manifests.Experimental:
-			return choice{said: fmt.Sprintf("the definitions of the Gateway API are of the experimental channel, %s, and stay so, because the standard one has fewer fields; bring them up to date with --gateway-api experimental", b)}
+			return choice{said: fmt.Sprintf("the definitions of the Gateway API are of the experimental channel, %s, and stay so, because the standard one has fewer fields; bring them up to date with --gateway-api experimental", b.version)}
 		}
 	}
 	missingOrOurs := slices.DeleteFunc(slices.Clone(wanted), func(w bundled) bool {
