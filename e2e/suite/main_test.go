@@ -18,7 +18,7 @@ import (
 var mesh *stage.Stage
 
 // programs are the images that only some tests need.
-var programs = []string{"nginx", "redis", "postgres"}
+var programs = []string{"nginx", "redis", "postgres", "echo-advanced"}
 
 func TestMain(m *testing.M) {
 	code, err := run(m)

@@ -174,7 +174,7 @@ func (r *Results) Table() string {
 	}
 	var b strings.Builder
 	for _, test := range r.wanted() {
-		fmt.Fprintf(&b, "  %-7s %-44s %8s  %s\n", r.outcome(test), test, r.took[test], counted[test])
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("  %-7s %-44s %8s  %s", r.outcome(test), test, r.took[test], counted[test]), " "))
 	}
 	for _, p := range r.profiles {
 		fmt.Fprintf(&b, "  %s: core %s (%d passed, %d failed, %d skipped)", p.Name, p.Core.Result,
@@ -188,5 +188,5 @@ func (r *Results) Table() string {
 	if r.version != "" {
 		fmt.Fprintf(&b, "  Gateway API %s, %s channel\n", r.version, r.channel)
 	}
-	return strings.TrimRight(b.String(), " ")
+	return b.String()
 }

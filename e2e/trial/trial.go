@@ -68,6 +68,9 @@ func Run(ctx context.Context, cfg Config) (*Results, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o755); err != nil {
 		return nil, err
 	}
+	if err := os.RemoveAll(cfg.logs()); err != nil {
+		return nil, err
+	}
 	if err := sweep(ctx, cfg.Stage); err != nil {
 		return nil, err
 	}
@@ -146,12 +149,15 @@ func (cfg Config) args(report string) []string {
 	return args
 }
 
+// logs is the directory of the logs that keepLogs keeps.
+func (cfg Config) logs() string { return filepath.Join(cfg.Dir, cfg.Name+"-logs") }
+
 // keepLogs writes what the parts of the mesh said meanwhile, for whoever looks
 // for the cause of a failure. It is a help: what it cannot read, it says there.
 func keepLogs(ctx context.Context, cfg Config, since time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	dir := filepath.Join(cfg.Dir, cfg.Name+"-logs")
+	dir := cfg.logs()
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		fmt.Fprintln(cfg.Progress, "keeping logs:", err)
 		return
