@@ -24,6 +24,7 @@ type translation struct {
 	p          *plane
 	set        objects.Set
 	translator *translate.Translator
+	needed     []objects.Key // Gateways that services left to the mesh
 }
 
 func newTranslation(p *plane) *translation {
@@ -49,9 +50,11 @@ func (t *translation) step() error {
 	p.model.Store(now)
 	p.ledger.Note(changes, refs, now.generation)
 	p.platform.tell(conditions, t.translator.Details())
-	if now.generation == 1 || slices.ContainsFunc(refs, provision.Concerns) {
-		p.platform.provide(provision.Make(p.cfg.Waypoint, &t.set))
+	needed := t.translator.AutoWaypoints()
+	if now.generation == 1 || slices.ContainsFunc(refs, provision.Concerns) || !slices.Equal(needed, t.needed) {
+		p.platform.provide(provision.Make(p.cfg.Waypoint, &t.set, needed))
 	}
+	t.needed = needed
 	p.metrics.translated(len(refs), len(model.Services), time.Since(began))
 	p.log.Debug("published", "generation", now.generation, "changes", len(refs), "took", time.Since(began))
 	return nil

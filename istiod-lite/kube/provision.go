@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/cache"
 	"k8s.io/client-go/util/workqueue"
@@ -34,8 +35,10 @@ var provisioned = map[string]schema.GroupVersionResource{
 	"PodDisruptionBudget":     {Group: "policy", Version: "v1", Resource: "poddisruptionbudgets"},
 }
 
-// claimed are the kinds of which the mesh brings one object.
+// claimed are the kinds of which the mesh makes objects that are missing, and
+// then leaves them alone.
 var claimed = map[string]schema.GroupVersionResource{
+	"Gateway":      {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gateways"},
 	"GatewayClass": {Group: "gateway.networking.k8s.io", Version: "v1", Resource: "gatewayclasses"},
 	"XMesh":        {Group: "gateway.networking.x-k8s.io", Version: "v1alpha1", Resource: "xmeshes"},
 }
@@ -48,10 +51,23 @@ type Provisioner struct {
 	clients Clients
 	log     *slog.Logger
 
+	// hold is how long a Gateway of the mesh's own stays when it is idle.
+	hold time.Duration
+
 	mu     sync.Mutex
-	wanted map[part]*unstructured.Unstructured        // nil until the first Want
+	wanted map[part]*unstructured.Unstructured // nil until the first Want
+	idle   map[part]idleness
 	queue  workqueue.TypedRateLimitingInterface[part] // nil unless running
 }
+
+// idleness is since when nobody needs an object, as this replica saw it.
+type idleness struct {
+	uid   types.UID
+	since time.Time
+}
+
+// idleHold lets routes come and go without their waypoint.
+const idleHold = 10 * time.Minute
 
 // part names one object of a plan.
 type part struct {
@@ -63,7 +79,7 @@ func (p part) String() string { return p.kind + " " + p.key.String() }
 
 // NewProvisioner makes one that writes nothing before Run.
 func NewProvisioner(c Clients, log *slog.Logger) *Provisioner {
-	return &Provisioner{clients: c, log: log}
+	return &Provisioner{clients: c, log: log, hold: idleHold}
 }
 
 // Want replaces the plan. It never waits for the API server.
@@ -74,6 +90,7 @@ func (p *Provisioner) Want(plan provision.Plan) {
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.idleLocked(plan.Idle)
 	if p.queue != nil {
 		for k, o := range next {
 			if !reflect.DeepEqual(o, p.wanted[k]) {
@@ -87,6 +104,24 @@ func (p *Provisioner) Want(plan provision.Plan) {
 		}
 	}
 	p.wanted = next
+}
+
+// idleLocked takes note of what nobody needs, and looks at it again when it has
+// been idle for long enough.
+func (p *Provisioner) idleLocked(all []provision.Idle) {
+	next := map[part]idleness{}
+	for _, i := range all {
+		k := part{"Gateway", i.Key}
+		if was, ok := p.idle[k]; ok && was.uid == i.UID {
+			next[k] = was
+			continue
+		}
+		next[k] = idleness{i.UID, time.Now()}
+		if p.queue != nil {
+			p.queue.AddAfter(k, p.hold)
+		}
+	}
+	p.idle = next
 }
 
 func partOf(o *unstructured.Unstructured) part {
@@ -137,6 +172,9 @@ func (p *Provisioner) start(q workqueue.TypedRateLimitingInterface[part]) {
 	for k := range p.wanted {
 		q.Add(k)
 	}
+	for k, i := range p.idle {
+		q.AddAfter(k, time.Until(i.since.Add(p.hold)))
+	}
 }
 
 func (p *Provisioner) stop() {
@@ -173,9 +211,15 @@ func queueParts(kind string, q workqueue.TypedRateLimitingInterface[part]) cache
 func (p *Provisioner) reconcile(ctx context.Context, k part, have map[string]cache.SharedIndexInformer) error {
 	p.mu.Lock()
 	known, want := p.wanted != nil, p.wanted[k]
+	idle, unused := p.idle[k]
 	p.mu.Unlock()
 	if resource, ok := claimed[k.kind]; ok {
-		return create(ctx, p.clients.Dynamic.Resource(resource), want)
+		api := p.clients.Dynamic.Resource(resource).Namespace(k.key.Namespace)
+		if unused && time.Since(idle.since) >= p.hold {
+			p.log.Info("removing a waypoint that nobody needs", "gateway", k.key.String(), "since", idle.since)
+			return remove(ctx, api, k, idle.uid)
+		}
+		return create(ctx, api, want)
 	}
 	var old metav1.Object
 	if o, there, _ := have[k.kind].GetStore().GetByKey(k.key.String()); there {
@@ -187,14 +231,18 @@ func (p *Provisioner) reconcile(ctx context.Context, k part, have map[string]cac
 		return p.apply(ctx, k, api, want, old)
 	case known && old != nil && madeHere(old):
 		p.log.Info("removing what is not wanted any more", "object", k.String())
-		uid := old.GetUID()
-		err := api.Delete(ctx, k.key.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
-		if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
-			return nil
-		}
-		return err
+		return remove(ctx, api, k, old.GetUID())
 	}
 	return nil
+}
+
+// remove deletes one object, and no later one of the same name.
+func remove(ctx context.Context, api dynamic.ResourceInterface, k part, uid types.UID) error {
+	err := api.Delete(ctx, k.key.Name, metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid}})
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
 }
 
 // madeHere tells by the label and the owner.
@@ -231,7 +279,7 @@ func create(ctx context.Context, api dynamic.ResourceInterface, want *unstructur
 		return nil
 	}
 	_, err := api.Create(ctx, want, metav1.CreateOptions{FieldManager: provisionManager})
-	if apierrors.IsAlreadyExists(err) {
+	if apierrors.IsAlreadyExists(err) || apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 		return nil
 	}
 	return err

@@ -3,8 +3,10 @@ package kube
 import (
 	"errors"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -14,6 +16,7 @@ import (
 	metadatafake "k8s.io/client-go/metadata/fake"
 	k8stesting "k8s.io/client-go/testing"
 
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 )
 
@@ -184,5 +187,37 @@ func TestClaimsAreMadeOnceAndLeftAlone(t *testing.T) {
 	eventually(t, "the rest is done", s.has(planned("Service", "w")))
 	if err := get(); err != nil {
 		t.Errorf("a class that is not missing was removed: %v", err)
+	}
+}
+
+func TestAnIdleWaypointStaysForAWhile(t *testing.T) {
+	s := newShelf(t)
+	var gone []string
+	s.clients.Dynamic.(*dynamicfake.FakeDynamicClient).PrependReactor("delete", "gateways", func(a k8stesting.Action) (bool, runtime.Object, error) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		gone = append(gone, a.(k8stesting.DeleteActionImpl).Name+" "+string(*a.(k8stesting.DeleteActionImpl).DeleteOptions.Preconditions.UID))
+		return true, nil, nil
+	})
+	removed := func() string {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return strings.Join(gone, ", ")
+	}
+	idle := func(name, uid string) provision.Idle {
+		return provision.Idle{Key: objects.Key{Namespace: "shop", Name: name}, UID: types.UID(uid)}
+	}
+	p := NewProvisioner(s.clients, quiet)
+	p.hold = 100 * time.Millisecond
+	p.Want(provision.Plan{Idle: []provision.Idle{idle("before", "1")}})
+	running(t, p.Run)
+	began := time.Now()
+	p.Want(provision.Plan{Idle: []provision.Idle{idle("before", "1"), idle("needed-again", "2")}})
+	p.Want(provision.Plan{Idle: []provision.Idle{idle("before", "1")}})
+	eventually(t, "what was idle before this replica led goes", func() bool { return removed() == "before 1" })
+	p.Want(provision.Plan{Idle: []provision.Idle{idle("after", "3")}})
+	eventually(t, "what is idle now goes", func() bool { return removed() == "before 1, after 3" })
+	if took := time.Since(began); took < 200*time.Millisecond {
+		t.Errorf("both went within %s", took)
 	}
 }

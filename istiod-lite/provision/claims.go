@@ -7,6 +7,7 @@ import (
 	gatewayx "sigs.k8s.io/gateway-api/apisx/v1alpha1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
 // MeshName is the XMesh that stands for this mesh.
@@ -28,14 +29,14 @@ func claims(set *objects.Set) []*unstructured.Unstructured {
 		out = append(out, encode(&gateway.GatewayClass{
 			TypeMeta:   metav1.TypeMeta{APIVersion: gateway.GroupVersion.String(), Kind: "GatewayClass"},
 			ObjectMeta: metav1.ObjectMeta{Name: ClassName},
-			Spec:       gateway.GatewayClassSpec{ControllerName: Controller, Description: &text},
+			Spec:       gateway.GatewayClassSpec{ControllerName: translate.MeshController, Description: &text},
 		}))
 	}
 	if set.Definitions[objects.Key{Name: definitionMesh}] != nil && set.XMeshes[objects.Key{Name: MeshName}] == nil {
 		out = append(out, encode(&gatewayx.XMesh{
 			TypeMeta:   metav1.TypeMeta{APIVersion: gatewayx.GroupVersion.String(), Kind: "XMesh"},
 			ObjectMeta: metav1.ObjectMeta{Name: MeshName},
-			Spec:       gatewayx.MeshSpec{ControllerName: Controller},
+			Spec:       gatewayx.MeshSpec{ControllerName: translate.MeshController},
 		}))
 	}
 	return out

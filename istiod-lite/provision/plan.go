@@ -5,17 +5,15 @@ import (
 	"slices"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
 // Names of the user's API.
 const (
 	// ClassName is the GatewayClass of waypoints.
-	ClassName = "istio-waypoint"
-	// Controller is whose classes these are.
-	Controller = "istio.io/mesh-controller"
+	ClassName = translate.WaypointClass
 	// LabelManaged marks what was made here; nothing else is ever touched.
 	LabelManaged = "gateway.istio.io/managed"
 	// Managed is the value of LabelManaged.
@@ -43,16 +41,22 @@ type Plan struct {
 	Apply []*unstructured.Unstructured
 	// Create are made if they are missing, and then left to the user.
 	Create []*unstructured.Unstructured
+	// Idle are removed once they have been idle for a while.
+	Idle []Idle
 }
 
-// Make plans for every Gateway of the class in the set.
-func Make(s Settings, set *objects.Set) Plan {
+// Make plans for every Gateway of the class in the set. needed are the Gateways
+// that services need and leave to the mesh.
+func Make(s Settings, set *objects.Set, needed []objects.Key) Plan {
 	p := Plan{Create: claims(set)}
 	if s.Image == "" {
 		return p
 	}
+	missing, idle := autoGateways(set, needed)
+	p.Create, p.Idle = append(p.Create, missing...), idle
 	for _, g := range set.Gateways {
-		if IsWaypoint(set, g) && g.DeletionTimestamp == nil {
+		class := set.GatewayClasses[objects.Key{Name: string(g.Spec.GatewayClassName)}]
+		if translate.IsWaypoint(g, class) && g.DeletionTimestamp == nil {
 			p.Apply = append(p.Apply, waypoint{s, set.Mesh.WithDefaults(), g}.objects()...)
 		}
 	}
@@ -70,14 +74,4 @@ func Concerns(ref objects.Ref) bool {
 	default:
 		return false
 	}
-}
-
-// IsWaypoint reports whether a Gateway is of the waypoints' class, or of one
-// that names the same controller.
-func IsWaypoint(set *objects.Set, g *gateway.Gateway) bool {
-	if g.Spec.GatewayClassName == ClassName {
-		return true
-	}
-	c := set.GatewayClasses[objects.Key{Name: string(g.Spec.GatewayClassName)}]
-	return c != nil && c.Spec.ControllerName == Controller
 }

@@ -35,7 +35,7 @@ func TestPlansAreTheGoldenOnes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := document(t, Make(settings, &set).Apply)
+			got := document(t, Make(settings, &set, nil).Apply)
 			if *update {
 				archive.Files = append(archive.Files[:1], txtar.File{Name: "plan.yaml", Data: got})
 				if err := os.WriteFile(file, txtar.Format(archive), 0o644); err != nil {
@@ -73,7 +73,7 @@ func TestClaimsAreMadeOnlyWhereDefinedAndMissing(t *testing.T) {
 		}
 	}
 	claims := func(s *objects.Set) (kinds []string) {
-		for _, o := range Make(Settings{}, s).Create {
+		for _, o := range Make(Settings{}, s, nil).Create {
 			kinds = append(kinds, o.GetKind()+" "+o.GetName())
 		}
 		return kinds
@@ -100,10 +100,43 @@ func TestWithoutAnImageNoWaypointIsMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := Make(Settings{}, &set).Apply; got != nil {
+	if got := Make(Settings{}, &set, nil).Apply; got != nil {
 		t.Errorf("made %v", got)
 	}
-	if got := Make(settings, &set).Apply; len(got) != 3 {
+	if got := Make(settings, &set, nil).Apply; len(got) != 3 {
 		t.Errorf("with an image, made %d objects", len(got))
+	}
+}
+
+func TestGatewaysAreMadeWhereServicesNeedThem(t *testing.T) {
+	set, err := objects.Parse([]byte(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: auto-waypoint, namespace: busy, uid: u1, labels: {ambit.io/auto-waypoint: "true"}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: auto-waypoint, namespace: idle, uid: u2, labels: {ambit.io/auto-waypoint: "true"}}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: auto-waypoint, namespace: by-hand, uid: u3}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := func(ns string) objects.Key { return objects.Key{Namespace: ns, Name: "auto-waypoint"} }
+	p := Make(settings, &set, []objects.Key{key("busy"), key("new")})
+	if len(p.Create) != 1 || p.Create[0].GetKind() != "Gateway" || p.Create[0].GetNamespace() != "new" || p.Create[0].GetLabels()[LabelAuto] != "true" {
+		t.Errorf("makes %v, want the one in namespace new", p.Create)
+	}
+	if d := cmp.Diff([]Idle{{key("idle"), "u2"}}, p.Idle); d != "" {
+		t.Errorf("a user's own is never idle (-want +got):\n%s", d)
+	}
+	if len(p.Apply) != 9 {
+		t.Errorf("an idle one lost its objects: %d are left of 9", len(p.Apply))
 	}
 }

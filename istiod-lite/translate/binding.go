@@ -106,8 +106,16 @@ func (t *Translator) bindService(k objects.Key, s *corev1.Service) Binding {
 	if s != nil && !managedWaypoint(s.Labels) && s.Spec.Type != corev1.ServiceTypeExternalName {
 		n = namingOf(t.seen.Mesh, s, t.seen.Namespaces[objects.Key{Name: k.Namespace}])
 	}
+	if was := t.waypoints.names[objects.Ref{Kind: objects.KindService, Key: k}]; was != n.gateway || !n.auto {
+		t.waypoints.autos.del(was, k)
+	}
 	t.named(objects.Ref{Kind: objects.KindService, Key: k}, t.waypoints.naming, n.gateway)
-	b := t.bind(n, toServices, k.Namespace)
+	var b Binding
+	if n.auto {
+		b = t.bindAuto(k, n)
+	} else {
+		b = t.bind(n, toServices, k.Namespace)
+	}
 	if b == (Binding{}) {
 		delete(t.waypoints.bound, k)
 	} else {
@@ -122,6 +130,9 @@ func (t *Translator) bindPod(k objects.Key, pod *corev1.Pod) Binding {
 	if pod != nil && !managedWaypoint(pod.Labels) && pod.Labels[labelGatewayName] == "" {
 		n = namingOf(t.seen.Mesh, pod, t.seen.Namespaces[objects.Key{Name: k.Namespace}])
 	}
+	if n.auto { // what is made for services is not for pods
+		n = naming{}
+	}
 	t.named(objects.Ref{Kind: objects.KindPod, Key: k}, t.waypoints.podNames, n.gateway)
 	return t.bind(n, toWorkloads, k.Namespace)
 }
@@ -131,6 +142,9 @@ func (t *Translator) bindEntry(k objects.Key) Binding {
 	n, se := naming{}, t.seen.ServiceEntries[k]
 	if se != nil {
 		n = namingOf(t.seen.Mesh, se, t.seen.Namespaces[objects.Key{Name: k.Namespace}])
+	}
+	if n.auto { // nothing is made for hosts outside of the cluster
+		n = naming{}
 	}
 	t.named(objects.Ref{Kind: objects.KindServiceEntry, Key: k}, t.waypoints.entries, n.gateway)
 	return t.bind(n, toServices, k.Namespace)

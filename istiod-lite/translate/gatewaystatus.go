@@ -79,7 +79,7 @@ func (t *Translator) seeMesh(k objects.Key, m *gatewayx.XMesh) {
 func (t *Translator) tellGateway(k objects.Key) {
 	ref := objects.Ref{Kind: objects.KindGateway, Key: k}
 	g := t.seen.Gateways[k]
-	if g == nil || !isWaypoint(g, t.classOf(g)) {
+	if g == nil || !IsWaypoint(g, t.classOf(g)) {
 		t.tell(ref)
 		t.details.del(ref)
 		return

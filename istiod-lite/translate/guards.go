@@ -40,7 +40,10 @@ func (t *Translator) seeAimedGateway(old, now *gateway.Gateway, d *dirty) {
 }
 
 func (t *Translator) seeAuthentication(k objects.Key, old, now *security.RequestAuthentication, d *dirty) {
-	d.guards.redo[objects.Ref{Kind: objects.KindRequestAuthentication, Key: k}] = true
+	ref := objects.Ref{Kind: objects.KindRequestAuthentication, Key: k}
+	d.guards.redo[ref] = true
+	t.seeAims(ref, authenticates(old), t.screening.aimedAt.del, d)
+	t.seeAims(ref, authenticates(now), t.screening.aimedAt.put, d)
 	if old != nil {
 		for _, r := range old.Spec.GetJwtRules() {
 			t.keyed.del(objects.KeysAt(r), k)

@@ -63,7 +63,7 @@ func (c chance) route() any {
 }
 
 func (c chance) gateway() *gateway.Gateway {
-	g := &gateway.Gateway{ObjectMeta: c.meta("s1", "s2", "wp", "wp")}
+	g := &gateway.Gateway{ObjectMeta: c.meta("s1", "wp", "wp", "auto-waypoint")}
 	g.Spec.GatewayClassName = gateway.ObjectName(c.of("istio-waypoint", "istio-waypoint", "other", "mine"))
 	if c.IntN(2) == 0 {
 		g.Labels["istio.io/waypoint-for"] = c.of("service", "workload", "all", "none")

@@ -60,7 +60,7 @@ func (c chance) pod() *corev1.Pod {
 	case 0:
 		p.Labels["istio.io/use-waypoint"] = c.of("wp", "none")
 	case 1, 2:
-		p.Labels["gateway.networking.k8s.io/gateway-name"] = "wp"
+		p.Labels["gateway.networking.k8s.io/gateway-name"] = c.of("wp", "auto-waypoint")
 	}
 	if c.IntN(2) == 0 {
 		p.Annotations = map[string]string{"ambient.istio.io/redirection": "enabled"}
@@ -78,7 +78,7 @@ func (c chance) pod() *corev1.Pod {
 func (c chance) service() *corev1.Service {
 	s := &corev1.Service{ObjectMeta: c.meta("s1", "s2", "wp")}
 	if c.IntN(3) == 0 {
-		s.Labels["istio.io/use-waypoint"] = c.of("wp", "none")
+		s.Labels["istio.io/use-waypoint"] = c.of("wp", "none", "auto")
 		s.Labels["istio.io/use-waypoint-namespace"] = c.of("n1", "n2")
 	}
 	s.Spec = corev1.ServiceSpec{
@@ -205,7 +205,7 @@ func (c chance) object() any {
 	case 5:
 		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: c.of("n1", "n2"), Labels: map[string]string{}}}
 		if c.IntN(2) == 0 {
-			ns.Labels["istio.io/use-waypoint"] = "wp"
+			ns.Labels["istio.io/use-waypoint"] = c.of("wp", "auto")
 			ns.Labels["tier"] = c.of("x", "y")
 		}
 		if c.IntN(4) == 0 {
@@ -257,7 +257,7 @@ func TestChangesLeadWhereTheWholeDoes(t *testing.T) {
 			gotModel, gotConditions := tr.Update(set, changed)
 			whole := translate.New()
 			wantModel, wantConditions := whole.Update(set, nil)
-			if d := cmp.Diff(whole.Details(), tr.Details()); d != "" {
+			if d := cmp.Diff(whole.Details(), tr.Details()) + cmp.Diff(whole.AutoWaypoints(), tr.AutoWaypoints()); d != "" {
 				t.Fatalf("seed %d round %d step %d, after %v (-whole +changes):\n%s", seed, round, step, changed, d)
 			}
 			if !reflect.DeepEqual(gotModel, wantModel) || !cmp.Equal(gotConditions, wantConditions, cmpopts.EquateEmpty()) {

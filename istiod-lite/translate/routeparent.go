@@ -12,8 +12,8 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
 
-// waypointClass is the GatewayClass of waypoints.
-const waypointClass = "istio-waypoint"
+// WaypointClass is the GatewayClass of waypoints.
+const WaypointClass = "istio-waypoint"
 
 // The groups of parents.
 const (
@@ -90,7 +90,7 @@ func (t *Translator) attach(route mesh.RouteKey, p Parent) (a attachment, ours b
 	case p.Group == groupGateway && p.Kind == kindGateway:
 		a.kind = parentGateway
 		g := t.seen.Gateways[a.object]
-		if g == nil || !isWaypoint(g, t.classOf(g)) {
+		if g == nil || !IsWaypoint(g, t.classOf(g)) {
 			return a, false
 		}
 		a.refuse(ReasonNotAllowedByListeners, "Gateway %s is a waypoint: a route is attached to the Services that the waypoint serves, not to the waypoint.", a.object)

@@ -109,8 +109,16 @@ func (t *Translator) finishRoutes(d *dirty) {
 
 // redraw converts a route, and takes or leaves its places.
 func (t *Translator) redraw(k mesh.RouteKey, d *dirty) {
+	at := func(index func(objects.Key, mesh.RouteKey)) func(objects.Key, mesh.RouteKey) {
+		return func(service objects.Key, k mesh.RouteKey) {
+			index(service, k)
+			if t.isAuto(service) { // it may need its waypoint now, or not any more
+				d.services[service] = true
+			}
+		}
+	}
 	if old := t.drawings[k]; old != nil {
-		t.eachPlace(k, old, t.routesNaming.del, t.routesOfGateway.del, t.routesAt.del, func(s slot, k mesh.RouteKey) {
+		t.eachPlace(k, old, t.routesNaming.del, t.routesOfGateway.del, at(t.routesAt.del), func(s slot, k mesh.RouteKey) {
 			t.claims.del(s, k)
 			d.routes.slots[s] = true
 		})
@@ -122,7 +130,7 @@ func (t *Translator) redraw(k mesh.RouteKey, d *dirty) {
 	}
 	now := t.draw(src)
 	t.drawings[k] = now
-	t.eachPlace(k, now, t.routesNaming.put, t.routesOfGateway.put, t.routesAt.put, func(s slot, k mesh.RouteKey) {
+	t.eachPlace(k, now, t.routesNaming.put, t.routesOfGateway.put, at(t.routesAt.put), func(s slot, k mesh.RouteKey) {
 		t.claims.put(s, k)
 		d.routes.slots[s] = true
 	})

@@ -107,6 +107,11 @@ func swap[T any](seen *map[objects.Key]*T, set map[objects.Key]*T, k objects.Key
 
 func (t *Translator) seePod(k objects.Key, old, now *corev1.Pod, d *dirty) {
 	d.pods[k] = true
+	for _, pod := range []*corev1.Pod{old, now} {
+		if pod != nil {
+			t.seeScreened(pod, d)
+		}
+	}
 	if old != nil {
 		t.podsIn.del(k.Namespace, k)
 		t.podsOn.del(old.Spec.NodeName, k)
@@ -217,10 +222,12 @@ func (t *Translator) markSelected(namespace string, selector map[string]string, 
 func (t *Translator) seeSlice(k objects.Key, old, now *discoveryv1.EndpointSlice, d *dirty) {
 	d.slices[k] = true
 	if old != nil {
+		d.screens[sliceService(old)] = true
 		t.slicesOf.del(sliceService(old), k)
 		t.eachEndpoint(k, old, t.slicesOn.del, t.slicesOfPod.del, d)
 	}
 	if now != nil {
+		d.screens[sliceService(now)] = true
 		t.slicesOf.put(sliceService(now), k)
 		t.eachEndpoint(k, now, t.slicesOn.put, t.slicesOfPod.put, d)
 	}
@@ -247,6 +254,9 @@ func (t *Translator) eachEndpoint(k objects.Key, s *discoveryv1.EndpointSlice,
 
 func (t *Translator) seePolicy(k objects.Key, old, now *security.AuthorizationPolicy, d *dirty) {
 	d.policies[k] = true
+	ref := objects.Ref{Kind: objects.KindAuthorizationPolicy, Key: k}
+	t.seeAims(ref, guards(old), t.screening.aimedAt.del, d)
+	t.seeAims(ref, guards(now), t.screening.aimedAt.put, d)
 	var before, after map[string]string
 	if old != nil {
 		before = old.Spec.GetSelector().GetMatchLabels()

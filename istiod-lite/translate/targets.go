@@ -110,7 +110,7 @@ func (t *Translator) aimAtGateway(k objects.Key, name string) aim {
 	switch {
 	case g == nil:
 		return aim{reason: ReasonTargetNotFound, message: name + " is not there."}
-	case !isWaypoint(g, t.classOf(g)):
+	case !IsWaypoint(g, t.classOf(g)):
 		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is of class %s: it is no waypoint.", name, g.Spec.GatewayClassName)}
 	}
 	a := aim{target: mesh.Target{Gateway: serviceKey(t.seen.Mesh, k)}, reason: ReasonAccepted}
@@ -126,8 +126,8 @@ func (t *Translator) aimAtClass(k objects.Key, name string) aim {
 	switch {
 	case k.Namespace != t.seen.Mesh.RootNamespace:
 		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is a target for policies in namespace %s only.", name, t.seen.Mesh.RootNamespace)}
-	case k.Name != waypointClass:
-		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is not the class of waypoints, which is %s.", name, waypointClass)}
+	case k.Name != WaypointClass:
+		return aim{reason: ReasonInvalid, message: fmt.Sprintf("%s is not the class of waypoints, which is %s.", name, WaypointClass)}
 	}
 	return aim{target: mesh.Target{Class: true}, reason: ReasonAccepted, message: "Every waypoint enforces this."}
 }

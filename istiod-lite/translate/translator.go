@@ -27,6 +27,7 @@ type Translator struct {
 	slicesOfPod groups[objects.Key] // that name a pod
 	peersIn     groups[string]      // PeerAuthentications by namespace
 	waypoints   waypoints
+	screening   screening
 	entries     entries
 
 	serviceSelectors selectors
@@ -61,7 +62,7 @@ func New() *Translator {
 func (t *Translator) forget() {
 	*t = Translator{
 		podsIn: groups[string]{}, podsOn: groups[string]{}, slicesOf: groups[objects.Key]{}, slicesOn: groups[string]{},
-		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypoints: newWaypoints(), entries: newEntries(),
+		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypoints: newWaypoints(), screening: newScreening(), entries: newEntries(),
 		serviceSelectors: selectors{}, policySelectors: selectors{}, peerSelectors: selectors{},
 		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref][]Condition{},
 		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
@@ -141,7 +142,7 @@ func compareRefs(a, b objects.Ref) int {
 
 // dirty is what must be made anew.
 type dirty struct {
-	pods, services, slices, policies, peers, gateways map[objects.Key]bool
+	pods, services, slices, policies, peers, gateways, screens map[objects.Key]bool
 
 	levels  bool // namespace-wide PeerAuthentication
 	routes  dirtyRoutes
@@ -153,7 +154,7 @@ type dirty struct {
 func newDirty() *dirty {
 	return &dirty{
 		pods: map[objects.Key]bool{}, services: map[objects.Key]bool{}, slices: map[objects.Key]bool{},
-		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{}, gateways: map[objects.Key]bool{},
+		policies: map[objects.Key]bool{}, peers: map[objects.Key]bool{}, gateways: map[objects.Key]bool{}, screens: map[objects.Key]bool{},
 		routes: newDirtyRoutes(), entries: map[string]bool{}, traffic: newDirtyTraffic(),
 		guards: dirtyGuards{redo: map[objects.Ref]bool{}},
 	}
@@ -187,6 +188,10 @@ func (t *Translator) redo(d *dirty) {
 	t.redoGuards(d)
 	t.finishRoutes(d)
 	t.redoTraffic(&d.traffic)
+	maps.Copy(d.screens, d.services)
+	for k := range d.screens {
+		t.redoScreen(k, d)
+	}
 	for k := range d.slices {
 		t.redoSlice(k)
 	}
@@ -253,7 +258,7 @@ func (t *Translator) redoPod(k objects.Key) {
 	}
 	w.Waypoint = b.Address
 	w.Services = t.servicesOf(pod)
-	w.Policies = t.policiesOf(pod)
+	w.Policies = t.policiesOf(pod, w.Services)
 	t.workloads.put(uid, w)
 }
 
@@ -286,8 +291,9 @@ func (t *Translator) servicesOf(pod *corev1.Pod) map[mesh.ServiceKey][]mesh.Port
 	return out
 }
 
-// policiesOf are the keys of the selector policies that apply to a pod, sorted.
-func (t *Translator) policiesOf(pod *corev1.Pod) []mesh.PolicyKey {
+// policiesOf are the keys of the selector policies that apply to a pod of these
+// services, sorted.
+func (t *Translator) policiesOf(pod *corev1.Pod, services map[mesh.ServiceKey][]mesh.Port) []mesh.PolicyKey {
 	var out []mesh.PolicyKey
 	namespaces := []string{pod.Namespace}
 	if root := t.seen.Mesh.RootNamespace; root != pod.Namespace {
@@ -302,6 +308,7 @@ func (t *Translator) policiesOf(pod *corev1.Pod) []mesh.PolicyKey {
 		}
 	}
 	out = append(out, t.peerPoliciesOf(pod)...)
+	out = append(out, t.screensOf(services)...)
 	slices.SortFunc(out, func(a, b mesh.PolicyKey) int { return strings.Compare(a.String(), b.String()) })
 	return out
 }

@@ -39,6 +39,8 @@ type naming struct {
 	own bool
 	// open lets traffic pass by a waypoint that has never been there.
 	open bool
+	// auto says that the waypoint is made when it is needed.
+	auto bool
 }
 
 // namingOf reads the labels of an object, and else those of its namespace. The
@@ -51,6 +53,9 @@ func namingOf(m objects.MeshConfig, o metav1.Object, ns *corev1.Namespace) namin
 	name := from.GetLabels()[labelUseWaypoint]
 	if name == "" || name == "none" {
 		return naming{}
+	}
+	if name == auto {
+		return naming{gateway: objects.Key{Namespace: o.GetNamespace(), Name: AutoWaypoint}, own: own, auto: true}
 	}
 	return naming{
 		gateway: objects.Key{Namespace: firstOf(from.GetLabels()[labelUseWaypointNamespace], o.GetNamespace()), Name: name},
@@ -77,7 +82,7 @@ type waypoint struct {
 
 // waypointOf looks at a Gateway and its class.
 func waypointOf(g *gateway.Gateway, class *gateway.GatewayClass) waypoint {
-	if !isWaypoint(g, class) {
+	if !IsWaypoint(g, class) {
 		return waypoint{class: string(g.Spec.GatewayClassName)}
 	}
 	w := waypoint{there: true, from: gateway.NamespacesFromSame, addressed: len(g.Status.Addresses) > 0}
@@ -100,10 +105,10 @@ func waypointOf(g *gateway.Gateway, class *gateway.GatewayClass) waypoint {
 	return w
 }
 
-// isWaypoint reports whether a Gateway is of the class of waypoints, or of one
+// IsWaypoint reports whether a Gateway is of the class of waypoints, or of one
 // with the same controller.
-func isWaypoint(g *gateway.Gateway, class *gateway.GatewayClass) bool {
-	return g != nil && (g.Spec.GatewayClassName == waypointClass || class != nil && class.Spec.ControllerName == MeshController)
+func IsWaypoint(g *gateway.Gateway, class *gateway.GatewayClass) bool {
+	return g != nil && (g.Spec.GatewayClassName == WaypointClass || class != nil && class.Spec.ControllerName == MeshController)
 }
 
 // tunnelListener is the listener that waypoints serve, else the first.
@@ -161,13 +166,14 @@ type waypoints struct {
 	entries  groups[objects.Key]      // ServiceEntries, by Gateway
 	names    map[objects.Ref]objects.Key
 	bound    map[objects.Key]Binding // of services
+	autos    groups[objects.Key]     // services that need a Gateway made for them
 }
 
 func newWaypoints() waypoints {
 	return waypoints{
 		state: map[objects.Key]waypoint{}, pods: groups[objects.Key]{}, ofClass: groups[string]{},
 		naming: groups[objects.Key]{}, podNames: groups[objects.Key]{}, entries: groups[objects.Key]{},
-		names: map[objects.Ref]objects.Key{}, bound: map[objects.Key]Binding{},
+		names: map[objects.Ref]objects.Key{}, bound: map[objects.Key]Binding{}, autos: groups[objects.Key]{},
 	}
 }
 
