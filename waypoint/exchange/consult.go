@@ -132,7 +132,7 @@ func (x *Exchanger) dialProvider(ctx context.Context, p *mesh.Provider) (net.Con
 	if err != nil {
 		return nil, err
 	}
-	to := &forward.Endpoint{Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections}
+	to := &forward.Endpoint{Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections, TLS: settings.TLS}
 	c, err := x.config.Forward.Dial(ctx, to, forward.Origin{})
 	if err != nil {
 		choice.Done(balance.Result{Err: err, Local: true})

@@ -141,7 +141,7 @@ func (e *exchange) pick(ctx context.Context, avoid []string, tries int) (*try, *
 		}
 	}
 	t.done = t.choice.Done
-	t.to = &forward.Endpoint{Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections}
+	t.to = &forward.Endpoint{Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections, TLS: settings.TLS}
 	return t, nil
 }
 

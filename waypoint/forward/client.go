@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
@@ -17,6 +18,7 @@ type key struct {
 	workload string
 	address  netip.AddrPort
 	service  mesh.ServiceKey
+	tls      bool
 }
 
 // client keeps the HTTP connections to one backend.
@@ -28,7 +30,7 @@ type client struct {
 // client finds or makes the one for a backend. One that was made for other
 // facts is not used again.
 func (f *Forwarder) client(to *Endpoint) (*client, error) {
-	k := key{workload: to.Workload.UID, address: to.Address}
+	k := key{workload: to.Workload.UID, address: to.Address, tls: to.TLS.On}
 	if to.Service != nil {
 		k.service = to.Service.Key()
 	}
@@ -51,19 +53,11 @@ func (f *Forwarder) client(to *Endpoint) (*client, error) {
 
 // serves says whether connections made for c.to are those that to asks for.
 func (c *client) serves(to *Endpoint) bool {
-	if c.to.Workload == to.Workload && c.to.Service == to.Service && c.to.Settings == to.Settings {
-		return true
-	}
-	a, b := c.to.accept(), to.accept()
-	if len(a) != len(b) || c.to.Settings != to.Settings || c.to.Workload.Tunnel != to.Workload.Tunnel {
+	if c.to.Settings != to.Settings || !sameTLS(&c.to.TLS, &to.TLS) {
 		return false
 	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
+	return c.to.Workload == to.Workload && c.to.Service == to.Service ||
+		c.to.Workload.Tunnel == to.Workload.Tunnel && slices.Equal(c.to.accept(), to.accept())
 }
 
 // maxHeader bounds the header of an answer.
@@ -75,9 +69,13 @@ func (f *Forwarder) newClient(to *Endpoint) *client {
 		idle = to.Settings.IdleTimeout
 	}
 	transport := func(two bool) *http.Transport {
+		origin := Origin{Protocols: []string{"http/1.1"}}
+		if two {
+			origin.Protocols = []string{"h2"}
+		}
 		t := &http.Transport{
 			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				c, err := f.Dial(ctx, to, Origin{})
+				c, err := f.Dial(ctx, to, origin)
 				if err != nil {
 					return nil, err
 				}

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -22,9 +23,12 @@ type Origin struct {
 	Client netip.AddrPort
 	// TraceParent correlates records. Empty makes one.
 	TraceParent string
+	// Protocols are named where TLS is started (ALPN).
+	Protocols []string
 }
 
-// Connection is one connection to a backend: a *net.TCPConn or a hbone.Stream.
+// Connection is one connection to a backend: a *net.TCPConn, a hbone.Stream, or
+// a *tls.Conn where the service's settings start TLS.
 type Connection struct {
 	relay.End
 	// Peer is who the backend proved to be; zero where it was reached plainly.
@@ -43,6 +47,11 @@ func (f *Forwarder) Dial(ctx context.Context, to *Endpoint, o Origin) (Connectio
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	c, err := f.dial(ctx, to, o)
+	if err == nil && to.TLS.On {
+		var t *tls.Conn
+		t, err = originate(ctx, c.Conn(to.Address), to, o.Protocols...)
+		c.End = t
+	}
 	if err != nil {
 		return Connection{}, &ConnectError{to.Address, err}
 	}
@@ -60,7 +69,7 @@ func (f *Forwarder) dial(ctx context.Context, to *Endpoint, o Origin) (Connectio
 	if to.Workload.Tunnel == mesh.TunnelHBONE {
 		return f.tunnel(ctx, self, to, o)
 	}
-	c, err := f.config.Connect(ctx, to.Address)
+	c, err := f.plain(ctx, to)
 	if err != nil {
 		return Connection{}, err
 	}
@@ -71,6 +80,19 @@ func (f *Forwarder) dial(ctx context.Context, to *Endpoint, o Origin) (Connectio
 	}
 	return Connection{End: end, Local: addrPort(c.LocalAddr())}, nil
 }
+
+// plain connects without a tunnel, by name where no address is known.
+func (f *Forwarder) plain(ctx context.Context, to *Endpoint) (net.Conn, error) {
+	if to.Address.Addr().IsValid() {
+		return f.config.Connect(ctx, to.Address)
+	}
+	if to.Workload.Hostname == "" {
+		return nil, errNoAddress
+	}
+	return f.DialName(ctx, to.Workload.Hostname, to.Address.Port())
+}
+
+var errNoAddress = errors.New("the workload has neither an address nor a hostname")
 
 func (f *Forwarder) tunnel(ctx context.Context, self *mesh.Workload, to *Endpoint, o Origin) (Connection, error) {
 	target := hbone.Target{

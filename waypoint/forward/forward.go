@@ -86,13 +86,16 @@ func def[T comparable](field *T, value T) {
 // Endpoint is one backend.
 type Endpoint struct {
 	Workload *mesh.Workload
-	// Address is the workload's own, with the application's port.
+	// Address is the workload's own, with the application's port; the port alone
+	// of a workload that is known by its hostname only.
 	Address netip.AddrPort
 	// Service is whose endpoint it is, nil where the workload itself was asked
 	// for. The identities it names are accepted beside the workload's own.
 	Service *mesh.Service
 	// Settings bound the connections.
 	Settings mesh.Connections
+	// TLS is started on connections, if it is on.
+	TLS mesh.OriginateTLS
 }
 
 // accept is whom the backend may be: exactly these.
@@ -132,8 +135,16 @@ func (f *Forwarder) Follow(v *view.View, renewed map[spiffe.ID]bool) {
 	})
 	f.forget(func(c *client) bool {
 		w := v.Workload(c.to.Workload.UID)
-		return !behind(w, c.to.Address.Addr()) || w.Identity() != c.to.Workload.Identity() || w.Tunnel != c.to.Workload.Tunnel
+		return !c.to.behind(w) || w.Identity() != c.to.Workload.Identity() || w.Tunnel != c.to.Workload.Tunnel
 	})
+}
+
+// behind says whether w is still where the endpoint is.
+func (e *Endpoint) behind(w *mesh.Workload) bool {
+	if !e.Address.Addr().IsValid() {
+		return w != nil && w.Hostname == e.Workload.Hostname
+	}
+	return behind(w, e.Address.Addr())
 }
 
 // behind says whether w has an address.
@@ -178,7 +189,7 @@ func (f *Forwarder) RoundTrip(r *http.Request, to *Endpoint, two bool) (*http.Re
 	if err != nil {
 		return nil, err
 	}
-	r.URL.Scheme, r.URL.Host = "http", to.Address.String()
+	r.URL.Scheme, r.URL.Host = "http", "backend" // each client has one
 	if two {
 		return c.two.RoundTrip(r)
 	}

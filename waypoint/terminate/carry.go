@@ -205,7 +205,7 @@ func (c *crossing) pick(b mesh.Backend, avoid []string) (*far, *forward.Endpoint
 		return nil, nil, err
 	}
 	return &far{choice: choice, done: choice.Done}, &forward.Endpoint{
-		Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections,
+		Workload: choice.Workload, Address: choice.Address, Service: s, Settings: settings.Connections, TLS: settings.TLS,
 	}, nil
 }
 
