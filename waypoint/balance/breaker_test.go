@@ -172,3 +172,50 @@ func TestWhereTooFewAreWellEjectionsAreIgnored(t *testing.T) {
 		about(t, "the ejected endpoint", spread(t, b, q, 1000)["pod-1"], 250)
 	})
 }
+
+func TestAnEndpointAtAnotherAddressIsAnother(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, q := NewBalancer(), ask(endpoints(pod("a", "10.0.0.1"), pod("b", "10.0.0.2")))
+		q.Settings.Balancer.Kind = mesh.BalanceRandom
+		q.Settings.Outlier.BaseEjection = time.Hour
+		clients(t, b, q, 3*time.Second, failing("b"), func(time.Duration, Choice) {})
+		if s := stateOf(t, b, "b"); s.State != circuit.Open {
+			t.Fatalf("b is %s", s.State)
+		}
+		q.Endpoints = endpoints(pod("a", "10.0.0.1"), pod("b", "10.0.0.9"))
+		about(t, "a pod that was made anew", spread(t, b, q, 1000)["b"], 500)
+	})
+}
+
+func TestABreakerThatIsSwitchedOffLetsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, q := NewBalancer(), ask(many(2))
+		q.Settings.Balancer.Kind = mesh.BalanceRandom
+		q.Settings.Outlier.BaseEjection = time.Hour
+		clients(t, b, q, 3*time.Second, failing("pod-1"), func(time.Duration, Choice) {})
+		q.Settings.Outlier = mesh.Outlier{Off: true}
+		about(t, "an ejected endpoint", spread(t, b, q, 1000)["pod-1"], 500)
+	})
+}
+
+func TestAProbeIsARequestThatCanBeRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, q := NewBalancer(), ask(many(2))
+		clients(t, b, q, 3*time.Second, failing("pod-1"), func(time.Duration, Choice) {})
+		time.Sleep(stateOf(t, b, "pod-1").Until.Sub(time.Now()) + time.Millisecond)
+		q.NoProbe = true
+		for range 100 {
+			if c, _ := b.Pick(q); c.Probe {
+				t.Fatal("a request that cannot be repeated was used")
+			}
+		}
+		time.Sleep(probeOverdue)
+		if c, _ := b.Pick(q); !c.Probe {
+			t.Error("an endpoint that gets no other requests is never asked again")
+		}
+		q.NoProbe = false
+		if c, _ := b.Pick(q); c.Probe {
+			t.Error("there is a second probe while the first is not answered")
+		}
+	})
+}

@@ -166,11 +166,10 @@ func (p *picker) least(t *tier) *candidate {
 		if b == a || !p.accepts(b) {
 			continue
 		}
-		x, y := a.endpoint.burden(p.now), b.endpoint.burden(p.now)
-		if rand.Float64()*(x+y) < x {
-			return b
+		if rand.Float64() < preferred(a.endpoint, b.endpoint, p.now) {
+			return a
 		}
-		return a
+		return b
 	}
 	return a
 }

@@ -18,24 +18,29 @@ type point struct {
 	member int32
 }
 
-// ringPoints is the size a ring is made for; every member has at least
-// pointsLeast of them on average.
+// A member of the least capacity has so many points, whoever else is there:
+// keys move only to or from a member that comes or goes. Where members are
+// many, fewer points spread as well.
 const (
-	ringPoints  = 4096
-	pointsLeast = 40
+	pointsEach = 128
+	pointsMany = 32
+	membersFew = 256
+	// heaviest bounds the points of one member.
+	heaviest = 64
 )
 
 func newRing(members []candidate) *ring {
-	total := uint64(0)
-	for i := range members {
-		total += uint64(members[i].workload.Capacity)
+	each, least := pointsEach, members[0].workload.Capacity
+	if len(members) > membersFew {
+		each = pointsMany
 	}
-	size := max(ringPoints, pointsLeast*len(members))
-	r := &ring{members: members, points: make([]point, 0, size)}
+	for i := range members {
+		least = min(least, members[i].workload.Capacity)
+	}
+	r := &ring{members: members}
 	for i := range members {
 		w := members[i].workload
-		n := max(1, int(float64(size)*float64(w.Capacity)/float64(total)))
-		for j := range n {
+		for j := range each * int(min(w.Capacity/least, heaviest)) {
 			r.points = append(r.points, point{hash(w.UID + "#" + strconv.Itoa(j)), int32(i)})
 		}
 	}

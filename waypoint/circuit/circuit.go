@@ -37,6 +37,12 @@ const (
 	ReasonRelapse       Reason = "relapse"
 )
 
+// trip is why, in one word and in many.
+type trip struct {
+	why   Reason
+	cause string
+}
+
 // Outcome is what an answer says about the endpoint.
 type Outcome uint8
 
@@ -95,9 +101,8 @@ type Circuit struct {
 	state State
 	since time.Time
 	era   uint32
-	// why and cause are of the last ejection, in one word and in many.
-	why   Reason
-	cause string
+	// tripped is what asks for an ejection, last what the last one was for.
+	tripped, last trip
 
 	// While closed.
 	run         [outcomes]int // failures in a row, by the rule they count for
@@ -125,10 +130,10 @@ func (c *Circuit) Since() time.Time { return c.since }
 func (c *Circuit) Until() time.Time { return c.until }
 
 // Cause is why it was ejected last, for people.
-func (c *Circuit) Cause() string { return c.cause }
+func (c *Circuit) Cause() string { return c.last.cause }
 
 // Reason is the same for machines; empty if it never was.
-func (c *Circuit) Reason() Reason { return c.why }
+func (c *Circuit) Reason() Reason { return c.last.why }
 
 // Ejections counts all of them.
 func (c *Circuit) Ejections() int { return c.ejections }
@@ -182,12 +187,12 @@ func (c *Circuit) closed(now time.Time, r *Rules, in Report) Change {
 		{ServerError, r.ServerErrors, ReasonServerErrors},
 	} {
 		if n := c.run[rule.of]; rule.limit > 0 && n >= rule.limit {
-			c.why, c.cause = rule.why, fmt.Sprintf("%d failures in a row, the last a %s: %s", n, in.Outcome, in.Detail())
+			c.tripped = trip{rule.why, fmt.Sprintf("%d failures in a row, the last a %s: %s", n, in.Outcome, in.Detail())}
 			return Trips
 		}
 	}
 	if r.Rate && c.sent >= rateLeast && 2*c.spoil >= c.sent {
-		c.why, c.cause = ReasonFailureRate, fmt.Sprintf("%d of %d requests failed in %s, the last with a %s: %s", c.spoil, c.sent, r.Window, in.Outcome, in.Detail())
+		c.tripped = trip{ReasonFailureRate, fmt.Sprintf("%d of %d requests failed in %s, the last with a %s: %s", c.spoil, c.sent, r.Window, in.Outcome, in.Detail())}
 		return Trips
 	}
 	return None
@@ -230,6 +235,7 @@ func (c *Circuit) Eject(now time.Time, r *Rules) {
 	}
 	c.relapses++
 	c.ejections++
+	c.last = c.tripped
 	c.until = now.Add(c.lasted)
 	c.move(now, Open)
 }

@@ -66,7 +66,7 @@ func (c *Circuit) Probe(now time.Time) bool {
 func (c *Circuit) probed(now time.Time, r *Rules, in Report) Change {
 	c.probing, c.ask = time.Time{}, now.Add(probePause)
 	if in.Outcome != Good {
-		c.why, c.cause = ReasonProbe, fmt.Sprintf("a probe failed with a %s: %s", in.Outcome, in.Detail())
+		c.tripped = trip{ReasonProbe, fmt.Sprintf("a probe failed with a %s: %s", in.Outcome, in.Detail())}
 		c.Eject(now, r)
 		return Moved
 	}
@@ -85,7 +85,7 @@ func (c *Circuit) ramped(now time.Time, in Report) Change {
 		if c.bad < 2 {
 			return None
 		}
-		c.why, c.cause = ReasonRelapse, fmt.Sprintf("relapsed at %d %% with a %s: %s", steps[c.step]/10, in.Outcome, in.Detail())
+		c.tripped = trip{ReasonRelapse, fmt.Sprintf("relapsed at %d %% with a %s: %s", steps[c.step]/10, in.Outcome, in.Detail())}
 		return Trips
 	}
 	c.good++
