@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/waypoint/exchange"
 	"github.com/ambit-mesh/ambit/waypoint/table"
 )
@@ -38,6 +39,9 @@ type Config struct {
 	Tuning h2.Tuning
 	// DrainDeadline bounds the graceful end. Zero is 5 s.
 	DrainDeadline time.Duration
+	// Tracing says where spans go; its zero value is nowhere. Who we are is filled
+	// in.
+	Tracing tracing.Config
 	// Logger gets everything; nil discards it.
 	Logger *slog.Logger
 	// Levels are the levels of Logger that /logging changes; nil is a set that

@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
 	"github.com/ambit-mesh/ambit/waypoint/exchange"
 	"github.com/ambit-mesh/ambit/waypoint/forward"
@@ -38,6 +39,7 @@ type proxy struct {
 	readiness admin.Readiness
 	registry  *prometheus.Registry
 	decisions *decision.Ring
+	tracer    *tracing.Tracer
 
 	balancer *balance.Balancer
 	forward  *forward.Forwarder
@@ -96,6 +98,9 @@ func (p *proxy) build() error {
 	if p.source, err = newSource(c, p.store, p.registry); err != nil {
 		return err
 	}
+	if p.tracer, err = tracing.New(context.Background(), p.tracing()); err != nil {
+		return err
+	}
 	p.certs, err = newCertificates(c, p.renewed)
 	return err
 }
@@ -104,7 +109,7 @@ func (p *proxy) build() error {
 func (p *proxy) buildStages() {
 	c := &p.config
 	requests := telemetry.NewExchanges(telemetry.ExchangesConfig{}, c.Logger)
-	connections := telemetry.NewTraffic(telemetry.TrafficConfig{})
+	connections := telemetry.NewTraffic(telemetry.TrafficConfig{Reporters: []telemetry.Direction{telemetry.Waypoint}})
 	p.registry.MustRegister(requests, connections)
 	p.decisions = decision.NewRing(decision.Config{})
 	p.balancer = balance.NewBalancer()
@@ -112,19 +117,35 @@ func (p *proxy) buildStages() {
 	p.forward = forward.New(forward.Config{Credentials: p.certs, Self: p.self, Tuning: c.Tuning, Logger: c.Logger})
 	p.exchange = exchange.New(exchange.Config{
 		Table: func() exchange.Table { return p.store.Table() }, Self: p.self, Balancer: p.balancer, Forward: p.forward,
-		Record: requests.Record, Decisions: p.decisions, Logger: c.Logger,
+		Record: requests.Record, Decisions: p.decisions, Tracer: p.tracer, Logger: c.Logger,
 	})
 	engine := c.Engine
 	engine.Handler, engine.Logger = p.exchange, c.Logger
 	p.engine = exchange.NewEngine(engine)
 	p.door = terminate.New(terminate.Config{
 		Table: func() terminate.Table { return p.store.Table() }, Gateway: c.Self.Service(), Self: p.self, HTTP: p.engine,
-		Balancer: p.balancer, Forward: p.forward, Recorder: telemetry.NewRecorder(connections, c.Logger), Logger: c.Logger,
+		Balancer: p.balancer, Forward: p.forward, Recorder: telemetry.NewRecorder(connections, c.Logger), Decisions: p.decisions, Logger: c.Logger,
 	})
 }
 
-// closeStages ends them from the client's side on.
+// tracing describes this proxy to the collector.
+func (p *proxy) tracing() tracing.Config {
+	c := p.config.Tracing
+	self := &p.config.Self
+	c.Service, c.Namespace, c.Pod, c.Version, c.Logger = self.Gateway+"."+self.Namespace, self.Namespace, self.Name, p.config.Version, p.config.Logger
+	return c
+}
+
+// closeStages ends them from the client's side on, and then sends the spans
+// that are left.
 func (p *proxy) closeStages() {
+	defer func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := p.tracer.Close(ctx); err != nil {
+			p.log.Warn("spans left", "error", err)
+		}
+	}()
 	p.engine.Close()
 	p.exchange.Close()
 	p.forward.Close()
@@ -175,7 +196,7 @@ func (p *proxy) serveHTTP(ctx context.Context, group *errgroup.Group) error {
 		handler   http.Handler
 		listeners []net.Listener
 	}{
-		{admin.Handler(admin.Config{Name: "waypoint", Dump: p.dump, Levels: c.Levels, Quit: func() { p.quit() }}), local},
+		{admin.Handler(admin.Config{Name: "waypoint", Dump: p.dump, Levels: c.Levels, Quit: func() { p.quit() }, More: p.pages()}), local},
 		{admin.MetricsHandler(p.registry, p.log), nil},
 		{admin.ReadyHandler(&p.readiness), nil},
 	}

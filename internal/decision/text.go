@@ -18,7 +18,11 @@ func (s *Story) Write(w io.Writer) error {
 	if s.Generation != 0 {
 		by += fmt.Sprintf(" with configuration %d", s.Generation)
 	}
-	if _, err := fmt.Fprintf(w, "%s %s at %s%s\n", s.Kind, s.ID, s.At.UTC().Format(time.RFC3339Nano), by); err != nil {
+	head := fmt.Sprintf("%s %s at %s%s", s.Kind, s.ID, s.At.UTC().Format(time.RFC3339Nano), by)
+	if s.ID == "" {
+		head = fmt.Sprintf("%s that nobody has sent%s", s.Kind, by)
+	}
+	if _, err := fmt.Fprintln(w, head); err != nil {
 		return err
 	}
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
@@ -69,9 +73,17 @@ func (s *Story) parts() []part {
 		{"backend", one(s.Backend)},
 		{"endpoint", one(join(s.Destination.String(), s.Choice))},
 		{"attempts", s.attempts()},
-		{"outcome", []string{s.Outcome.String()}},
+		{"outcome", s.outcome()},
 		{"trace", one(s.Trace)},
 	}
+}
+
+// outcome is that of what has happened.
+func (s *Story) outcome() []string {
+	if s.ID == "" {
+		return nil
+	}
+	return []string{s.Outcome.String()}
 }
 
 func one(line string) []string {

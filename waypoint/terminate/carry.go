@@ -89,11 +89,15 @@ func (c *crossing) facts() policy.Request {
 
 // judge asks the policies of a table.
 func (c *crossing) judge(t Table) policy.Verdict {
-	var k mesh.ServiceKey
-	if c.dst.service != nil {
-		k = c.dst.service.Key()
+	return policy.EvaluateRequest(t.Policies(c.guarded()), c.facts())
+}
+
+// guarded is the service whose policies hold, none of a workload dialled itself.
+func (c *crossing) guarded() mesh.ServiceKey {
+	if c.dst.service == nil {
+		return mesh.ServiceKey{}
 	}
-	return policy.EvaluateRequest(t.Policies(k), c.facts())
+	return c.dst.service.Key()
 }
 
 // deniedError is a policy's no.
@@ -242,5 +246,6 @@ func (c *crossing) carry(to *far, head []byte) {
 		o = telemetry.Outcome{Flag: telemetry.FlagDeny, Err: denied, Policy: denied.Policy, Reason: denied.Verdict.String()}
 	}
 	record.Close(o)
+	c.keep(o, &counts)
 	to.done(balance.Result{})
 }

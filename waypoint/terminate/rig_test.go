@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
+	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -75,7 +76,7 @@ func newRig(t *testing.T) *rig {
 	r.term = New(Config{
 		Table: func() Table { return r.store.Table() }, Gateway: key("wp"), Self: self, HTTP: engine, Balancer: balancer, Forward: f,
 		Recorder: telemetry.NewRecorder(telemetry.NewTraffic(telemetry.TrafficConfig{}), slog.New(slog.NewTextHandler(&r.log, nil))),
-		Patience: 50 * time.Millisecond,
+		Patience: 50 * time.Millisecond, Decisions: decision.NewRing(decision.Config{}),
 	})
 	r.serve()
 	t.Cleanup(func() { engine.Close(); x.Close(); f.Close() })

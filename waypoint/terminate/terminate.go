@@ -51,6 +51,8 @@ type Config struct {
 	Forward  *forward.Forwarder
 	// Recorder records connections that are not HTTP.
 	Recorder *telemetry.Recorder
+	// Decisions remembers them for explanations. Nil: nobody does.
+	Decisions *decision.Ring
 	// Patience is how long a connection waits for the configuration that serves
 	// it: a client's proxy may hear of it earlier. Zero is 2 s.
 	Patience time.Duration
@@ -109,7 +111,7 @@ func (t *Terminator) Refused(remote netip.AddrPort, err error) {
 func (t *Terminator) Tunnel(in hbone.Incoming) {
 	c := &crossing{Terminator: t, in: in, peer: in.Peer(), start: time.Now(), random: rand.IntN}
 	c.flow = telemetry.Flow{
-		ID: decision.NewID(), Direction: telemetry.Waypoint, SourceAddr: c.peer.Remote, SourceID: c.peer.ID,
+		ID: decision.Adopt(in.Request().Header[hbone.HeaderDecision]), Direction: telemetry.Waypoint, SourceAddr: c.peer.Remote, SourceID: c.peer.ID,
 		HBONEAddr: in.Request().Authority, TraceParent: in.Request().Header[hbone.HeaderTraceparent],
 	}
 	if c.flow.TraceParent == "" {
@@ -224,9 +226,11 @@ func (c *crossing) refuse(no *refusal) {
 	if c.dst == (destination{}) {
 		o.Reason = no.err.Error()
 		c.Recorder.Fail(c.flow, o)
+		c.keep(o, nothing{})
 		return
 	}
 	c.Recorder.Open(c.flow, c.start, nothing{}).Close(o)
+	c.keep(o, nothing{})
 }
 
 // nothing counts a connection that carried nothing.

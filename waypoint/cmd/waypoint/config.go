@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/drain"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/waypoint"
 )
 
@@ -33,6 +34,10 @@ func (env environment) config() (waypoint.Config, error) {
 		ReadyPort:      r.port(env, "READINESS_PORT"),
 		DrainDeadline: drain.Deadline(r.duration(env, "CONNECTION_TERMINATION_DEADLINE"),
 			time.Duration(r.number(env, "TERMINATION_GRACE_PERIOD_SECONDS"))*time.Second),
+		Tracing: tracing.Config{
+			Endpoint: env("OTEL_EXPORTER_OTLP_ENDPOINT"), HTTP: strings.HasPrefix(env("OTEL_EXPORTER_OTLP_PROTOCOL"), "http"),
+			Sample: r.share(env, "OTEL_TRACES_SAMPLER_ARG"),
+		},
 	}
 	return c, errors.Join(r.errs...)
 }
@@ -98,6 +103,22 @@ func (r *reader) number(env environment, name string) int {
 		r.fail(name, err)
 	}
 	return n
+}
+
+// share is a number from 0 to 1.
+func (r *reader) share(env environment, name string) float64 {
+	text := env(name)
+	if text == "" {
+		return 0
+	}
+	v, err := strconv.ParseFloat(text, 64)
+	if err == nil && !(v >= 0 && v <= 1) {
+		err = errors.New("is no share from 0 to 1")
+	}
+	if err != nil {
+		r.fail(name, err)
+	}
+	return v
 }
 
 func (r *reader) port(env environment, name string) uint16 {
