@@ -227,7 +227,7 @@ func TestImportsFollowTheTable(t *testing.T) {
 
 // pure are the packages of rules: values in, values out.
 var pure = []string{
-	"internal/mesh", "internal/spiffe", "internal/policy",
+	"internal/mesh", "internal/spiffe", "internal/policy", "internal/urlpath",
 	"istiod-lite/translate", "istiod-lite/snapshot", "istiod-lite/provision",
 	"ztunnel/route", "cni/enrol", "waypoint/match", "waypoint/circuit",
 }

@@ -41,10 +41,10 @@ func routing() []Sabotage {
 		},
 		{
 			Name:  "dots climb out of a path that a rule or policy matches",
-			File:  "waypoint/match/path.go",
+			File:  "internal/urlpath/urlpath.go",
 			Old:   "			kept = kept[:max(0, len(kept)-1)]\n",
 			New:   "			kept = append(kept, seg)\n",
-			Tests: []Test{{pkg, "TestPathsHaveOneForm"}, {pkg, "TestMatches"}, {pkg, "TestTheOracleAgrees"}},
+			Tests: []Test{{"internal/urlpath", "TestPathsHaveOneForm"}, {pkg, "TestMatches"}, {pkg, "TestTheOracleAgrees"}},
 		},
 		{
 			Name:  "a header filter is skipped",

@@ -175,6 +175,36 @@ spec: {%[2]s, jwtRules: [{issuer: me, jwks: '{"keys":[{}]}'}]}
 	}
 }
 
+func TestPathsOfPoliciesHaveTheFormThatPathsHave(t *testing.T) {
+	for _, tt := range []struct{ sentence, path, want string }{
+		{"a plain path", "/admin", "/admin"},
+		{"a prefix", "/admin/*", "/admin/*"},
+		{"a suffix", "*/admin", "*/admin"},
+		{"everything", "*", "*"},
+		{"escapes", "/%61%2fb", "/a%2Fb"},
+		{"escapes of a prefix", "/a%2f*", "/a%2F*"},
+		{"slashes in a row", "//a///b/", "/a/b/"},
+		{"beyond ASCII", "/ä*", "/%C3%A4*"},
+		{"the beginning of a hidden name", "/a/.*", "/a/.*"},
+		{"a template", "/%7euser//{*}/x/{**}", "/~user/{*}/x/{**}"},
+		{"a template's last slash", "/a/{*}/", "/a/{*}/"},
+		{"half an escape", "/a%2*", ""},
+		{"dots at the end", "/a/..", ""},
+		{"dots at the end of a suffix", "*/.", ""},
+		{"dots in a template", "/a/../{*}", ""},
+	} {
+		spec := fmt.Sprintf(`{targetRefs: [{kind: Service, name: web}], rules: [{to: [{operation: {paths: [%q]}}]}]}`, tt.path)
+		m, _ := translate.Translate(parse(t, guarded+"apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: shop}\nspec: "+spec+"\n"))
+		got := ""
+		if p := m.Policies[mesh.PolicyKey{Namespace: "shop", Name: "p"}]; p != nil && len(p.Rules) > 0 {
+			got = p.Rules[0].Clauses[0].Matches[0].HTTP.Paths[0].String()
+		}
+		if got != tt.want {
+			t.Errorf("%s: %q becomes %q, want %q", tt.sentence, tt.path, got, tt.want)
+		}
+	}
+}
+
 func TestWhatAWaypointCannotEvaluateCloses(t *testing.T) {
 	const enforced = "Waypoint shop/wp.shop.svc.cluster.local enforces this for Service web."
 	for _, tt := range []struct{ sentence, spec, told, provider string }{
@@ -182,6 +212,8 @@ func TestWhatAWaypointCannotEvaluateCloses(t *testing.T) {
 			`false/PartiallyInvalid: ` + enforced + ` Rule 0: condition "experimental.x" is not known here. This ALLOW rule is left out, so what only it allows is denied.`, ""},
 		{"a DENY with a template that is none", `{action: DENY, rules: [{to: [{operation: {paths: ["/{**}/{*}"], ports: ["80"]}}]}]}`,
 			`false/PartiallyInvalid: ` + enforced + ` Rule 0: paths "/{**}/{*}" has an operator after {**}. This DENY rule is enforced without that, so it denies everything that the rest of it describes.`, ""},
+		{"a DENY with a path that no path is", `{action: DENY, rules: [{to: [{operation: {paths: ["/a/../b"], ports: ["80"]}}]}]}`,
+			`false/PartiallyInvalid: ` + enforced + ` Rule 0: paths "/a/../b" can never match: path has a segment . or .., which is resolved before paths are compared. This DENY rule is enforced without that, so it denies everything that the rest of it describes.`, ""},
 		{"an AUDIT", `{action: AUDIT, rules: [{when: [{key: "request.headers[a b]", values: [v]}]}]}`,
 			`false/PartiallyInvalid: ` + enforced + ` Rule 0: condition "request.headers[a b]" does not name a header in brackets. This AUDIT rule does without that, so it notes everything that the rest of it describes.`, ""},
 		{"a CUSTOM that asks about tokens", `{action: CUSTOM, provider: {name: authz}, rules: [{from: [{source: {requestPrincipals: ["*"]}}]}]}`,

@@ -7,6 +7,7 @@ import (
 	api "istio.io/api/security/v1beta1"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/urlpath"
 )
 
 // blind says why attributes of requests cannot be evaluated; empty if they can.
@@ -130,21 +131,34 @@ func headerTrouble(name []string) string {
 }
 
 // pathPattern reads a path in the forms of text, or a template of Envoy's: {*}
-// as a whole segment, {**} as a whole segment after all others.
+// as a whole segment, {**} as a whole segment after all others. It is brought
+// into the form in which waypoints compare paths, without which it would match
+// none: that would open what a DENY closes.
 func pathPattern(s string) ([]mesh.PathPattern, string) {
-	if !strings.Contains(s, "{*}") && !strings.Contains(s, "{**}") {
-		m, why := text(s)
-		if why != "" {
-			return nil, why
-		}
-		return []mesh.PathPattern{{StringMatch: m[0]}}, ""
+	if strings.Contains(s, "{*}") || strings.Contains(s, "{**}") {
+		return pathTemplate(s)
 	}
-	segments := strings.Split(s, "/")
+	m, why := text(s)
+	if why != "" {
+		return nil, why
+	}
+	whole := m[0].Op == mesh.OpExact || m[0].Op == mesh.OpSuffix
+	if m[0].Value, why = pathText(m[0].Value, whole); why != "" {
+		return nil, why
+	}
+	return []mesh.PathPattern{{StringMatch: m[0]}}, ""
+}
+
+func pathTemplate(s string) ([]mesh.PathPattern, string) {
+	var out []string
 	last := false
+	segments := strings.Split(s, "/")
 	for i, seg := range segments {
 		switch {
 		case i == 0 && seg != "":
 			return nil, "is a template that does not begin with a slash"
+		case seg == "" && 0 < i && i < len(segments)-1:
+			continue // slashes in a row are one
 		case seg == "{*}" || seg == "{**}":
 			if last {
 				return nil, "has an operator after {**}"
@@ -152,7 +166,26 @@ func pathPattern(s string) ([]mesh.PathPattern, string) {
 			last = seg == "{**}"
 		case strings.ContainsAny(seg, "*{}"):
 			return nil, "has " + strconv.Quote(seg) + ", which is no segment of a template"
+		default:
+			var why string
+			if seg, why = pathText(seg, true); why != "" {
+				return nil, why
+			}
 		}
+		out = append(out, seg)
 	}
-	return []mesh.PathPattern{{StringMatch: mesh.StringMatch{Value: s}, Template: true}}, ""
+	return []mesh.PathPattern{{StringMatch: mesh.StringMatch{Value: strings.Join(out, "/")}, Template: true}}, ""
+}
+
+// pathText is text of a path in normal form. It is whole if its last segment
+// is.
+func pathText(s string, whole bool) (string, string) {
+	normal, err := urlpath.Pattern(s)
+	if err == nil && whole {
+		_, err = urlpath.Pattern("/" + s + "/")
+	}
+	if err != nil {
+		return "", "can never match: " + err.Error()
+	}
+	return normal, ""
 }

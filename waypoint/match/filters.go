@@ -83,7 +83,9 @@ func checkPathEdit(e *mesh.PathEdit) error {
 // isToken is RFC 9110's form of names.
 func isToken(s string) bool {
 	for i := 0; i < len(s); i++ {
-		if c := s[i]; !unreserved(c) && strings.IndexByte("!#$%&'*+^`|", c) < 0 {
+		c := s[i]
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
 			return false
 		}
 	}

@@ -1,10 +1,9 @@
 // Package match decides what becomes of a request at a waypoint: which route,
 // rule and backend it takes, and what the rule's filters make of it
 // (Gateway API, GEP-1294). It owns precedence, the groups of producers and
-// consumers, and the one normal form of paths; it refuses to know where routes
-// come from, whether their parents accepted them, and how anything is sent.
-// Called by waypoint/terminate and waypoint/exchange, built by waypoint/table;
-// pure.
+// consumers; it refuses to know where routes come from, whether their parents
+// accepted them, and how anything is sent. Called by waypoint/terminate and
+// waypoint/exchange, built by waypoint/table; pure.
 package match
 
 import (

@@ -1,4 +1,4 @@
-package match
+package urlpath
 
 import (
 	"net/url"
@@ -73,6 +73,31 @@ func TestPathsWithoutAForm(t *testing.T) {
 	}
 }
 
+func TestPatternsHaveTheFormOfPaths(t *testing.T) {
+	for _, tt := range []struct{ sentence, text, want string }{
+		{"a plain one", "/admin/", "/admin/"},
+		{"nothing", "", ""},
+		{"a part of a path", "min/x", "min/x"},
+		{"escapes are upper case", "/a%2fb", "/a%2Fb"},
+		{"an escaped letter", "/%61dmin", "/admin"},
+		{"beyond ASCII", "/ä", "/%C3%A4"},
+		{"slashes in a row", "/a///b//", "/a/b/"},
+		{"a backslash", `/a\b`, "/a/b"},
+		{"the beginning of a hidden name", "/a/.", "/a/."},
+		{"the beginning of three dots", "/a/..", "/a/.."},
+		{"the end of a name", "./x", "./x"},
+		{"no dot", "/a/../b", ""},
+		{"no dot either", "/a/%2e/b", ""},
+		{"no query", "/a?b", ""},
+		{"half an escape", "/a%2", ""},
+	} {
+		got, err := Pattern(tt.text)
+		if got != tt.want || (err == nil) != (got != "" || tt.text == "") {
+			t.Errorf("%s: %q is %q, %v; want %q", tt.sentence, tt.text, got, err, tt.want)
+		}
+	}
+}
+
 func TestNormalPathsCostNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _, _ = Normalize("/api/v1/users/17/") }); n != 0 {
 		t.Errorf("%v allocations", n)
@@ -94,6 +119,9 @@ func FuzzNormalize(f *testing.F) {
 		}
 		if got[0] != '/' || strings.Contains(got, "//") || strings.ContainsAny(got, "\\ ?#\r\n") {
 			t.Errorf("%q is %q", path, got)
+		}
+		if pattern, err := Pattern(got); pattern != got || err != nil {
+			t.Errorf("%q is %q, which is the pattern %q, %v", path, got, pattern, err)
 		}
 		for _, segment := range strings.Split(got, "/") {
 			if plain, err := url.PathUnescape(segment); err != nil || plain == "." || plain == ".." {

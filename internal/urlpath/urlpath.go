@@ -1,4 +1,8 @@
-package match
+// Package urlpath owns the one normal form of the path of a URL: routes and
+// policies compare it, and backends are asked for it. It refuses queries and
+// everything else of a URL. Called by the control plane for what authors write
+// and by the waypoint for what clients send; pure.
+package urlpath
 
 import (
 	"cmp"
@@ -11,11 +15,11 @@ var (
 	errPathStart  = errors.New("path does not begin with a slash")
 	errPathEscape = errors.New("path has a % without two hexadecimal digits")
 	errPathByte   = errors.New("path has a space, a control character, a # or a ?")
+	errPathDots   = errors.New("path has a segment . or .., which is resolved before paths are compared")
 )
 
-// Normalize gives the one form of an escaped path, without its query, that
-// routes and policies compare and that is sent on, so that nobody decides about
-// one path while the backend serves another:
+// Normalize gives the one form of an escaped path, without its query, so that
+// nobody decides about one path while the backend serves another:
 //
 //   - escaped letters, digits, "-", ".", "_" and "~" are unescaped (RFC 3986
 //     6.2.2.2); other escapes stay, with upper-case digits. %2F and %5C stay, so
@@ -102,6 +106,24 @@ func normalEscapes(path string) (string, error) {
 		}
 	}
 	return string(out), nil
+}
+
+// Pattern brings text that authors compare paths with into the form that paths
+// have, so that what they wrote can match at all: escapes and slashes. It may be
+// a part of a path, so a "." or ".." is refused only where it is surely a whole
+// segment, which no path in normal form has.
+func Pattern(text string) (string, error) {
+	escaped, err := normalEscapes(text)
+	if err != nil {
+		return "", err
+	}
+	for strings.Contains(escaped, "//") {
+		escaped = strings.ReplaceAll(escaped, "//", "/")
+	}
+	if strings.Contains(escaped, "/./") || strings.Contains(escaped, "/../") {
+		return "", errPathDots
+	}
+	return escaped, nil
 }
 
 // resolve merges slashes and resolves dot segments. A last "." or ".." names
