@@ -6,10 +6,13 @@ func (g *global) waypointCommand() *cobra.Command {
 	parent := &cobra.Command{
 		Use:     "waypoint",
 		Aliases: []string{"wp"},
-		Short:   "Look after waypoints",
+		Short:   "Make, list, look into and remove waypoints",
 		Args:    noSubcommand,
 		RunE:    func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	parent.AddCommand(g.circuitsCommand())
+	parent.AddCommand(
+		g.waypointApplyCommand(), g.waypointGenerateCommand(), g.waypointListCommand(), g.waypointStatusCommand(), g.waypointDeleteCommand(),
+		g.circuitsCommand(),
+	)
 	return parent
 }
