@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/kube"
@@ -34,6 +35,12 @@ type Config struct {
 	Trusted []ca.Account
 	// ServingNames are further names that proxies reach the control plane by.
 	ServingNames []string
+
+	// BlockedIssuers are addresses from which no keys of token issuers are
+	// fetched, beside those that are only the control plane's to reach: its own,
+	// its link's and the cloud's metadata. AllowLocalIssuers unblocks the latter.
+	BlockedIssuers    []netip.Prefix
+	AllowLocalIssuers bool
 
 	// GRPC serves xDS and certificates, HTTP readiness and debug pages,
 	// Metrics metrics. Run closes them. GRPC must be set, a nil one of the

@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
+	"github.com/ambit-mesh/ambit/istiod-lite/jwks"
 	"github.com/ambit-mesh/ambit/istiod-lite/ledger"
 	"github.com/ambit-mesh/ambit/istiod-lite/push"
 )
@@ -30,6 +31,7 @@ type plane struct {
 	pusher    *push.Pusher
 	model     atomic.Pointer[published]
 	ledger    ledger.Ledger
+	issuers   *jwks.Fetcher
 	ready     atomic.Bool
 }
 
@@ -49,6 +51,9 @@ func Run(ctx context.Context, cfg Config) error {
 		cfg: cfg, log: cfg.Logger.With("component", "istiod"), metrics: newMetrics(),
 		queue: feed.NewQueue(), pods: newPlacement(),
 	}
+	p.issuers = jwks.New(jwks.Config{
+		Put: p.queue.Put, Blocked: cfg.BlockedIssuers, AllowLocal: cfg.AllowLocalIssuers, Logger: cfg.Logger.With("component", "jwks"),
+	})
 	p.platform = p.cluster()
 	if cfg.Directory != nil {
 		p.platform = p.directory()
@@ -86,6 +91,7 @@ func (p *plane) start(ctx context.Context, tasks *errgroup.Group) error {
 	if err := t.step(); err != nil {
 		return err
 	}
+	tasks.Go(func() error { return p.issuers.Run(ctx) })
 	tasks.Go(func() error { return push.Debounce(ctx, p.queue.Changed(), push.Quiet, push.Max, t.step) })
 	p.ready.Store(true)
 	p.log.Info("ready", "address", p.cfg.GRPC.Addr().String(), "trustDomain", p.trustDomain())

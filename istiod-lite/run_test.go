@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -157,7 +158,7 @@ func startHouse(t *testing.T) *house {
 			"secret": {Account: ca.Account{Namespace: "istio-system", Name: "ztunnel"}, PodName: "ztunnel-1", PodUID: "z-uid"},
 		}},
 		GRPC: listen(&h.grpc), HTTP: listen(&h.http), Metrics: listen(&h.meter),
-		Logger: slog.New(slog.DiscardHandler),
+		Logger: slog.New(slog.DiscardHandler), AllowLocalIssuers: true,
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -248,6 +249,29 @@ func TestFromObjectsToAProxy(t *testing.T) {
 	for _, want := range []string{"pilot_xds 1\n", `pilot_xds_pushes{type="address"}`, "citadel_server_root_cert_expiry_timestamp"} {
 		if text := h.get(t, h.meter, "/metrics"); !strings.Contains(text, want) {
 			t.Errorf("metrics lack %q", want)
+		}
+	}
+}
+
+func TestKeysOfIssuersAreFetched(t *testing.T) {
+	h := startHouse(t)
+	issuer := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, `{"keys":[{}]}`) }))
+	t.Cleanup(issuer.Close)
+	write(t, filepath.Join(h.dir, "tokens.yaml"), `
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: tokens, namespace: istio-system}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: GatewayClass, name: istio-waypoint}]
+  jwtRules: [{issuer: me, jwksUri: "`+issuer.URL+`/keys"}]
+`)
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		told := h.get(t, h.http, "/debug/conditions")
+		if strings.Contains(told, "RequestAuthentication") && !strings.Contains(told, "keys of issuer") {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the keys are not known: %s", told)
 		}
 	}
 }

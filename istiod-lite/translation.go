@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/istiod-lite/jwks"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
@@ -44,6 +45,7 @@ func (t *translation) step() error {
 		p.log.Error("objects passed over", "reason", err)
 	}
 	p.pods.update(changes)
+	p.issuers.Want(jwks.Wanted(&t.set))
 	model, conditions := t.translator.Update(t.set, refs)
 	now := &published{at: began, mesh: t.set.Mesh, model: model, conditions: conditions}
 	now.generation = p.pusher.Publish(model, since)

@@ -11,6 +11,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	_ "golang.org/x/crypto/x509roots/fallback" // the image has no roots to trust issuers of tokens by
 	"k8s.io/klog/v2"
 
 	istiodlite "github.com/ambit-mesh/ambit/istiod-lite"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 
@@ -22,6 +23,8 @@ type settings struct {
 	kubeconfig, directory, keys, tokens string
 	namespace, identity                 string
 	audiences, trusted, names           string
+	blockedIssuers                      string
+	allowLocalIssuers                   bool
 	grpc, http, metrics                 string
 	mesh                                objects.MeshConfig
 	waypoint                            provision.Settings
@@ -46,6 +49,8 @@ func readSettings(args []string, env func(string) string) (settings, error) {
 	f.StringVar(&s.audiences, "token-audiences", or("TOKEN_AUDIENCES", "istio-ca"), "comma-separated audiences of which a token must have one (TOKEN_AUDIENCES)")
 	f.StringVar(&s.trusted, "trusted-node-accounts", env("CA_TRUSTED_NODE_ACCOUNTS"), "comma-separated namespace/name of node proxies; empty is ztunnel beside the control plane (CA_TRUSTED_NODE_ACCOUNTS)")
 	f.StringVar(&s.names, "serving-names", env("ISTIOD_CUSTOM_HOST"), "comma-separated further names in the control plane's certificate (ISTIOD_CUSTOM_HOST)")
+	f.StringVar(&s.blockedIssuers, "blocked-issuers", env("BLOCKED_CIDRS_IN_JWKS_URIS"), "comma-separated CIDR blocks from which no keys of token issuers are fetched (BLOCKED_CIDRS_IN_JWKS_URIS)")
+	f.BoolVar(&s.allowLocalIssuers, "allow-local-issuers", env("ALLOW_LOCAL_ISSUERS") == "true", "fetch keys of token issuers even from loopback, link-local and metadata addresses (ALLOW_LOCAL_ISSUERS)")
 	f.StringVar(&s.grpc, "grpc-address", ":15012", "address of xDS and certificates")
 	f.StringVar(&s.http, "http-address", ":8080", "address of readiness and debug pages; empty is none")
 	f.StringVar(&s.metrics, "metrics-address", ":15014", "address of metrics; empty is none")
@@ -82,7 +87,7 @@ func (s settings) check(f *flag.FlagSet) error {
 // config opens what the control plane needs.
 func (s settings) config(log *slog.Logger) (istiodlite.Config, error) {
 	cfg := istiodlite.Config{
-		Namespace: s.namespace, Identity: s.identity, Mesh: s.mesh, Waypoint: s.waypoint, Logger: log,
+		Namespace: s.namespace, Identity: s.identity, Mesh: s.mesh, Waypoint: s.waypoint, Logger: log, AllowLocalIssuers: s.allowLocalIssuers,
 		Audiences: list(s.audiences), ServingNames: list(s.names),
 	}
 	for _, a := range list(s.trusted) {
@@ -91,6 +96,13 @@ func (s settings) config(log *slog.Logger) (istiodlite.Config, error) {
 			return cfg, fmt.Errorf("trusted node account %q: want namespace/name", a)
 		}
 		cfg.Trusted = append(cfg.Trusted, ca.Account{Namespace: ns, Name: name})
+	}
+	for _, text := range list(s.blockedIssuers) {
+		block, err := netip.ParsePrefix(text)
+		if err != nil {
+			return cfg, fmt.Errorf("blocked issuers: %w", err)
+		}
+		cfg.BlockedIssuers = append(cfg.BlockedIssuers, block.Masked())
 	}
 	if s.directory != "" {
 		callers, err := readTokens(s.tokens)

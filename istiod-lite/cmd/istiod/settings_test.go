@@ -2,12 +2,15 @@ package main
 
 import (
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	istiodlite "github.com/ambit-mesh/ambit/istiod-lite"
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 )
 
@@ -38,6 +41,27 @@ func TestSettings(t *testing.T) {
 		if _, err := readSettings(args, env(nil)); err == nil {
 			t.Errorf("%q is accepted", args)
 		}
+	}
+}
+
+func TestWhereKeysAreNotFetched(t *testing.T) {
+	base := []string{"-directory", t.TempDir(), "-keys", t.TempDir(), "-grpc-address", "", "-http-address", "", "-metrics-address", ""}
+	read := func(e map[string]string) (istiodlite.Config, error) {
+		s, err := readSettings(base, env(e))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.config(slog.New(slog.DiscardHandler))
+	}
+	cfg, err := read(map[string]string{"BLOCKED_CIDRS_IN_JWKS_URIS": "10.0.0.1/8, fd00::/8", "ALLOW_LOCAL_ISSUERS": "true"})
+	if want := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}; err != nil || !slices.Equal(cfg.BlockedIssuers, want) || !cfg.AllowLocalIssuers {
+		t.Errorf("got %v and %v, %v; want %v", cfg.BlockedIssuers, cfg.AllowLocalIssuers, err, want)
+	}
+	if cfg, err := read(nil); err != nil || len(cfg.BlockedIssuers) > 0 || cfg.AllowLocalIssuers {
+		t.Errorf("by default %v and %v, %v", cfg.BlockedIssuers, cfg.AllowLocalIssuers, err)
+	}
+	if _, err := read(map[string]string{"BLOCKED_CIDRS_IN_JWKS_URIS": "everywhere"}); err == nil {
+		t.Error("a block that is none is taken")
 	}
 }
 
