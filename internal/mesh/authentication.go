@@ -20,6 +20,8 @@ type TokenRule struct {
 	// has never been had, and tokens of the issuer are refused.
 	Keys    string
 	Unready string
+	// KeysFrom is where Keys are fetched; empty for keys that are written down.
+	KeysFrom string
 	// Where tokens are looked for. All empty is the Authorization header and
 	// the query parameter access_token.
 	FromHeaders []TokenHeader

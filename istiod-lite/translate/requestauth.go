@@ -50,11 +50,11 @@ func tokenRule(r *api.JWTRule, keysFrom func(uri string) (keys, problem string))
 	for _, c := range r.GetOutputClaimToHeaders() {
 		t.ClaimHeaders = append(t.ClaimHeaders, mesh.ClaimHeader{Header: c.GetHeader(), Claim: c.GetClaim()})
 	}
-	uri := objects.KeysAt(r)
-	if uri == "" {
+	t.KeysFrom = objects.KeysAt(r)
+	if t.KeysFrom == "" {
 		t.Keys = r.GetJwks()
 	} else {
-		t.Keys, problem = keysFrom(uri)
+		t.Keys, problem = keysFrom(t.KeysFrom)
 	}
 	if t.Keys != "" && !isKeySet(t.Keys) {
 		t.Keys, problem = "", "are not a JWKS"

@@ -147,7 +147,7 @@ func (t *Table) put(r xds.Resource, touched map[mesh.ServiceKey]bool) error {
 	case w.Traffic != nil:
 		t.traffic[w.Traffic.Service] = w.Traffic
 	case w.Authentication != nil:
-		t.authentications[w.Authentication.Key] = w.Authentication
+		t.authentications[w.Authentication.Key] = keepKeys(t.authentications[w.Authentication.Key], w.Authentication)
 	}
 	return err
 }

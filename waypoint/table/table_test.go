@@ -248,3 +248,31 @@ func BenchmarkOneRouteOfMany(b *testing.B) {
 		})
 	}
 }
+
+func TestKeysStayWhileAControlPlaneHasNoneYet(t *testing.T) {
+	s := NewStore(key("wp"))
+	send := func(rules ...mesh.TokenRule) []mesh.TokenRule {
+		a := &mesh.Authentication{Key: policyKey("tokens"), Targets: []mesh.Target{{Class: true}}, Tokens: rules}
+		take(t, s, xds.TypeWaypoint, nil, xds.Resource{Name: wire.AuthenticationName(a.Key), Body: wire.MarshalAuthentication(a)})
+		return s.Table().Authentications(key("web"))[0].Tokens
+	}
+	fetched := mesh.TokenRule{Issuer: "me", KeysFrom: "https://me/keys", Keys: "K"}
+	young := mesh.TokenRule{Issuer: "me", KeysFrom: "https://me/keys", Unready: "have not been fetched yet"}
+	moved := mesh.TokenRule{Issuer: "me", KeysFrom: "https://me/new", Unready: "have not been fetched yet"}
+	written := mesh.TokenRule{Issuer: "me", Unready: "are not a JWKS"}
+	for _, tt := range []struct {
+		sentence  string
+		then, now mesh.TokenRule
+		want      string
+	}{
+		{"keys of the same place stay", fetched, young, "K"},
+		{"keys of another place do not", fetched, moved, ""},
+		{"keys do not stand in for those written down", fetched, written, ""},
+		{"newer keys count", fetched, mesh.TokenRule{Issuer: "me", KeysFrom: "https://me/keys", Keys: "L"}, "L"},
+	} {
+		send(tt.then)
+		if got := send(tt.now)[0].Keys; got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.sentence, got, tt.want)
+		}
+	}
+}
