@@ -142,10 +142,25 @@ func Get(ctx context.Context, target string, p Plan, o HTTPOptions) (*Summary, e
 	client := &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return http.ErrUseLastResponse
 	}}
-	return run(ctx, target, p, func(ctx context.Context) (string, any, error) { return request(ctx, client, target, o) }), nil
+	var header lastHeader
+	s := run(ctx, target, p, func(ctx context.Context) (string, any, error) { return request(ctx, client, target, o, &header) })
+	s.Header = header.h
+	return s, nil
 }
 
-func request(ctx context.Context, client *http.Client, target string, o HTTPOptions) (string, any, error) {
+// lastHeader is that of the newest answer.
+type lastHeader struct {
+	mu sync.Mutex
+	h  http.Header
+}
+
+func (l *lastHeader) set(h http.Header) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.h = h
+}
+
+func request(ctx context.Context, client *http.Client, target string, o HTTPOptions, header *lastHeader) (string, any, error) {
 	method := o.Method
 	if method == "" {
 		method = http.MethodGet
@@ -168,6 +183,7 @@ func request(ctx context.Context, client *http.Client, target string, o HTTPOpti
 		return "", nil, err
 	}
 	defer resp.Body.Close()
+	header.set(resp.Header)
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return "", nil, err

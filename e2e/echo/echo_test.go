@@ -381,3 +381,22 @@ func TestAnAnswerWithAnotherStatusIsAFailure(t *testing.T) {
 		t.Error("nonsense is accepted as URL")
 	}
 }
+
+func TestAServerThatIsToldToFailIsStillReady(t *testing.T) {
+	at := "http://" + start(t, nil)[httpPort]
+	ask := func(method, path string, status int) {
+		t.Helper()
+		s, err := Get(t.Context(), at+path, Plan{}, HTTPOptions{Method: method, Status: status})
+		if err != nil {
+			t.Fatal(err)
+		}
+		good(t, method+" "+path, s, 1)
+	}
+	ask("GET", "/", 200)
+	ask("PUT", "/fault?status=never", 400)
+	ask("PUT", "/fault?status=503", 204)
+	ask("GET", "/", 503)
+	ask("GET", "/ready", 200)
+	ask("DELETE", "/fault", 204)
+	ask("GET", "/", 200)
+}

@@ -46,7 +46,7 @@ func (s *server) serveHTTP(ctx context.Context, l net.Listener) error {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	srv := &http.Server{Handler: http.HandlerFunc(s.answer), Protocols: protocols, ReadHeaderTimeout: 30 * time.Second}
+	srv := &http.Server{Handler: http.HandlerFunc(s.handle), Protocols: protocols, ReadHeaderTimeout: 30 * time.Second}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(done)
@@ -64,6 +64,42 @@ func (s *server) serveHTTP(ctx context.Context, l net.Listener) error {
 		return nil
 	}
 	return err
+}
+
+// fault answers /fault: a PUT with the query status=CODE makes every later
+// request be answered so, a DELETE ends it. The kubelet's probes, at /ready,
+// stay as they are: a sick program is often a ready one.
+func (s *server) fault(w http.ResponseWriter, r *http.Request) {
+	switch r.Method {
+	case http.MethodPut:
+		code, err := strconv.Atoi(r.URL.Query().Get("status"))
+		if err != nil || code < 200 || code > 599 {
+			http.Error(w, "want a status from 200 to 599", http.StatusBadRequest)
+			return
+		}
+		s.faulty.Store(int32(code))
+	case http.MethodDelete:
+		s.faulty.Store(0)
+	default:
+		http.Error(w, "want PUT or DELETE", http.StatusMethodNotAllowed)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// handle serves the HTTP ports. It looks at paths as they came: a mux would
+// clean them.
+func (s *server) handle(w http.ResponseWriter, r *http.Request) {
+	switch code := int(s.faulty.Load()); {
+	case r.URL.Path == "/fault":
+		s.fault(w, r)
+	case r.URL.Path == "/ready":
+		fmt.Fprintln(w, "ready")
+	case code != 0:
+		http.Error(w, s.name+" is told to fail", code)
+	default:
+		s.answer(w, r)
+	}
 }
 
 // answer understands these queries: status=CODE, delay=DURATION, size=BYTES (of

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -46,6 +47,8 @@ type server struct {
 	log  *slog.Logger
 	name string
 	acks acks
+	// faulty is the status that requests are answered with, 0 for none.
+	faulty atomic.Int32
 }
 
 // Serve serves until ctx ends. ready is called once every port listens, with

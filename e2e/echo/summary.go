@@ -26,6 +26,8 @@ type Summary struct {
 	Elapsed string `json:"elapsed"`
 	// Last is the last good answer, if it was JSON.
 	Last any `json:"last,omitempty"`
+	// Header is that of the last HTTP answer, whatever its status.
+	Header map[string][]string `json:"header,omitempty"`
 	// Bytes, MBPerSecond and SHA256 describe a transfer.
 	Bytes       int64   `json:"bytes,omitempty"`
 	MBPerSecond float64 `json:"mbPerSecond,omitempty"`
