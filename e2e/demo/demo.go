@@ -1,6 +1,8 @@
 // Package demo shows the main job of the mesh on a real cluster: a shop whose
 // connections are in clear, a label, the same shop encrypted and authenticated,
-// and a policy that admits one caller and denies another. It owns the play and
+// a policy that admits one caller and denies another; then a waypoint, traffic
+// moved from one version to another, a sick replica isolated and brought back,
+// and a refusal explained. It owns the play and
 // its table of checks; it refuses to set the stage (e2e/stage). Called by the
 // demo command.
 package demo
@@ -47,7 +49,7 @@ var edges = []edge{{"client", "front"}, {"front", "reviews"}, {"reviews-v1", "db
 // could not go on or when a check failed.
 func Play(ctx context.Context, s *stage.Stage, out io.Writer) error {
 	p := &play{stage: s, out: out}
-	for _, act := range []func(context.Context) error{p.deploy, p.inClear, p.label, p.encrypted, p.identities, p.policy, p.undisturbed} {
+	for _, act := range []func(context.Context) error{p.deploy, p.inClear, p.label, p.encrypted, p.identities, p.policy, p.undisturbed, p.waypoint, p.canary, p.breaker, p.denial} {
 		if err := act(ctx); err != nil {
 			p.check("the play went on to its end", err)
 			break
@@ -99,8 +101,13 @@ func (p *play) deploy(ctx context.Context) error {
 	}
 	p.far = far
 	type pod struct{ Name, Account, Version, Node string }
+	type service struct{ Name, App, Version, Waypoint string }
 	docs, err := render(shopYAML, map[string]any{
-		"Namespace": namespace, "Image": p.stage.Image("echo"), "Services": []string{"front", "reviews", "db"},
+		"Namespace": namespace, "Image": p.stage.Image("echo"), "Services": []service{
+			{"front", "front", "", ""}, {"reviews", "reviews", "", ""}, {"reviews-v1", "reviews", "v1", ""}, {"reviews-v2", "reviews", "v2", ""},
+			// Its policy is about who connects, which behind a waypoint is the waypoint.
+			{"db", "db", "", "none"},
+		},
 		"Pods": []pod{
 			{"client", "client", "v1", near}, {"front", "front", "v1", near},
 			{"reviews-v1", "reviews", "v1", near}, {"reviews-v2", "reviews", "v2", far}, {"db", "db", "v1", far},
