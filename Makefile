@@ -64,7 +64,7 @@ e2e: tools
 sabotage: tools ## break the product on purpose; every break must turn a named test red
 	@$(GO) run ./e2e/cmd/sabotage
 
-bench: ## the table of ratios, and build/bench/results.json
+bench: ## the table of ratios, and build/bench/results.json; PEERS=envoy adds Envoy to nginx
 	@mkdir -p $(BUILD)/bench
 	@$(GO) run ./bench/cmd/bench
 

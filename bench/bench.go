@@ -33,6 +33,10 @@ type Config struct {
 	// Idle is the most idle connections. Zero: 4000, or what the limit of open
 	// files allows.
 	Idle int
+	// Seconds is how long one measurement of requests lasts. Zero: 1.
+	Seconds float64
+	// Envoy is the program of Envoy, to be compared too. Empty: it is not.
+	Envoy string
 	// Only runs the rows whose name begins so. Empty: all.
 	Only string
 }
@@ -45,6 +49,7 @@ func (c *Config) fill() {
 	def(&c.Pings, 4000)
 	def(&c.Connections, 1500)
 	def(&c.Idle, 4000)
+	def(&c.Seconds, 1)
 }
 
 func def[T comparable](field *T, value T) {
@@ -63,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg.Idle = min(cfg.Idle, int(files)/2-500)
 	var rows []Row
-	for _, part := range []func(context.Context, *Config) ([]Row, error){layer4, translation} {
+	for _, part := range []func(context.Context, *Config) ([]Row, error){layer4, layer7, routeChange, translation} {
 		r, err := part(ctx, &cfg)
 		rows = append(rows, r...)
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -77,5 +78,38 @@ func TestEveryPathCarriesBytes(t *testing.T) {
 		if len(rows) <= i || rows[i].Name != name || rows[i].BaselineValue == 0 {
 			t.Fatalf("rows %+v\n%s", rows, &out)
 		}
+	}
+}
+
+func TestEveryKindOfRequestGetsThrough(t *testing.T) {
+	cfg := Config{Seconds: 0.05, Rounds: 1}
+	cfg.fill()
+	c, err := newContest(&cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	for _, k := range kinds {
+		if l, err := c.load(k.name, local(k.port(c.ports)), 0); err != nil || l.Requests == 0 {
+			t.Errorf("%s: %+v, %v", k.name, l, err)
+		}
+	}
+	if l, err := c.load("hbone", tunnelAddress(), 200); err != nil || l.Requests == 0 {
+		t.Errorf("hbone: %+v, %v", l, err)
+	}
+	h, err := startPinned(restCore, "http-hold", local(c.ports.HTTP), "10")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.stop()
+}
+
+func TestAChangedRouteIsServedByTheWaypoint(t *testing.T) {
+	var out bytes.Buffer
+	if err := Run(t.Context(), Config{Out: &out, Only: "route.change", Rounds: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out.String(), " 0 found no route") {
+		t.Errorf("requests were disturbed:\n%s", &out)
 	}
 }

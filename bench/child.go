@@ -12,12 +12,9 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"runtime/pprof"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
@@ -32,6 +29,12 @@ var roles = map[string]role{
 	"tls-out":   runTLSOut,
 	"tls-in":    runTLSIn,
 	"ztunnel":   runZtunnel,
+
+	"http-backend":   runBackend,
+	"http-load":      runLoad,
+	"http-hold":      runHold,
+	"waypoint-plain": runWaypointPlain,
+	"waypoint":       runWaypoint,
 
 	"tunnel-out": runTunnelOut,
 	"tunnel-in":  runTunnelIn,
@@ -105,24 +108,12 @@ func start(ns *linux.NetNS, args ...string) (*child, error) {
 		return nil, err
 	}
 	cmd := exec.Command(self, append([]string{"role"}, args...)...)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	c := &child{name: strings.Join(args, " "), cmd: cmd, stdin: stdin, out: bufio.NewReader(stdout)}
-	if err := ns.Do(cmd.Start); err != nil {
-		return nil, fmt.Errorf("starting %s: %w", c.name, err)
-	}
-	if err := c.expect("ready"); err != nil {
-		c.stop()
-		return nil, fmt.Errorf("starting %s: %w", c.name, err)
-	}
-	return c, nil
+	var c *child
+	err = ns.Do(func() (err error) {
+		c, err = run(cmd, strings.Join(args, " "))
+		return err
+	})
+	return c, err
 }
 
 func (c *child) expect(word string) error {
@@ -152,10 +143,5 @@ func (c *child) resident() (float64, error) {
 	if err := c.expect("freed"); err != nil {
 		return 0, err
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", c.cmd.Process.Pid))
-	if err != nil {
-		return 0, err
-	}
-	pages, err := strconv.ParseFloat(strings.Fields(string(b))[1], 64)
-	return pages * float64(unix.Getpagesize()), err
+	return memory(c.cmd.Process.Pid)
 }

@@ -10,7 +10,17 @@ import (
 // cpu is the processor time that a child has used, in seconds. On a busy machine
 // it says more than the clock.
 func (c *child) cpu() (user, system float64, err error) {
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
+	return processorTime(c.cmd.Process.Pid)
+}
+
+// cpuOfProcess is a process's user and system time together.
+func cpuOfProcess(pid int) (float64, error) {
+	user, system, err := processorTime(pid)
+	return user + system, err
+}
+
+func processorTime(pid int) (user, system float64, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -19,7 +29,7 @@ func (c *child) cpu() (user, system float64, err error) {
 	user, err1 := strconv.ParseFloat(f[11], 64)
 	system, err2 := strconv.ParseFloat(f[12], 64)
 	if err1 != nil || err2 != nil {
-		return 0, 0, fmt.Errorf("reading processor time of %s", c.name)
+		return 0, 0, fmt.Errorf("reading processor time of %d", pid)
 	}
 	return user / ticks, system / ticks, nil
 }

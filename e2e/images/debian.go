@@ -144,3 +144,42 @@ func (a *apt) files(versions []string) ([]string, error) {
 	}
 	return files, nil
 }
+
+// Unpack puts the Debian packages of an image of the table into a directory of
+// their own, with the image's files and directories, and returns it: for who
+// runs a program of them without a container.
+func Unpack(ctx context.Context, cfg Config, name string) (root string, err error) {
+	if err := cfg.defaults(); err != nil {
+		return "", err
+	}
+	chosen, err := choose([]string{name})
+	if err != nil {
+		return "", err
+	}
+	work := filepath.Join(cfg.Out, "unpacked")
+	root = filepath.Join(work, "root", name)
+	whole := root + ".complete"
+	if _, err := os.Stat(whole); err == nil {
+		return root, nil
+	}
+	if err := os.MkdirAll(work, 0o755); err != nil {
+		return "", err
+	}
+	if root, err = unpackDebian(ctx, cfg, work, chosen[0]); err != nil {
+		return "", err
+	}
+	for _, d := range chosen[0].Dirs {
+		if err := os.MkdirAll(filepath.Join(root, d.Path), 0o755); err != nil {
+			return "", err
+		}
+	}
+	for path, text := range chosen[0].Files {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, path)), 0o755); err != nil {
+			return "", err
+		}
+		if err := os.WriteFile(filepath.Join(root, path), []byte(text), 0o644); err != nil {
+			return "", err
+		}
+	}
+	return root, os.WriteFile(whole, nil, 0o644)
+}

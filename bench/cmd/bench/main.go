@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/ambit-mesh/ambit/bench"
@@ -25,6 +26,12 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if strings.Contains(os.Getenv("PEERS"), "envoy") {
+		var err error
+		if cfg.Envoy, err = bench.FetchEnvoy(ctx, "build/bench/peers"); err != nil {
+			exit(err)
+		}
+	}
 	exit(bench.Run(ctx, cfg))
 }
 
