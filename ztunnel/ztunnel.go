@@ -120,9 +120,12 @@ func (p *proxy) drain(ctx context.Context) error {
 	return err
 }
 
-// pages are the decisions of this proxy.
+// pages tell of decisions, those made and those that would be.
 func (p *proxy) pages() map[string]http.Handler {
-	return decision.Pages(p.decisions, "ztunnel "+cmp.Or(p.config.Self.Node, p.config.Self.Name, "local"))
+	name := "ztunnel " + cmp.Or(p.config.Self.Node, p.config.Self.Name, "local")
+	pages := decision.Pages(p.decisions, name)
+	pages["POST /can"] = decision.CanPage(p.can, name)
+	return pages
 }
 
 // serveHTTP binds all ports before anything else happens, so that a conflict

@@ -16,6 +16,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/ambit/reach"
 	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 // told is a Teller whose story is ready.
@@ -245,5 +246,60 @@ func TestAwaitReturnsWhenItIsServedAndSaysWhatIsMissingOtherwise(t *testing.T) {
 	last, err := Await(ctx, []*reach.Door{d}, running, []Version{route})
 	if err == nil || last == nil || err.Error() != "not served after a while: ztunnel istio-system/z1 has acknowledged 7 of 8" {
 		t.Errorf("error %v with %+v", err, last)
+	}
+}
+
+// forecasting is a proxy's administration that answers questions.
+func forecasting(t *testing.T, name string, f decision.Forecaster) Opener {
+	t.Helper()
+	mux := http.NewServeMux()
+	mux.Handle("POST /can", decision.CanPage(f, name))
+	return serve(t, name, mux)
+}
+
+func TestTheWaypointIsAskedWhereThereIsOne(t *testing.T) {
+	away := func(context.Context) (*reach.Door, error) { return nil, errors.New("pod gone") }
+	allows := forecasting(t, "waypoint", func(_ context.Context, a *decision.Asked) (decision.Forecast, error) {
+		return decision.Forecast{Allowed: a.Request.Header.Get("X-A") == "b" && a.Request.Method == "GET", Says: "by the waypoint"}, nil
+	})
+	byNode := func(f decision.Forecast) Opener {
+		return forecasting(t, "ztunnel", func(context.Context, *decision.Asked) (decision.Forecast, error) { return f, nil })
+	}
+	behind := byNode(decision.Forecast{Waypoint: "shop/wp.shop.svc.cluster.local"})
+	for _, tt := range []struct {
+		sentence  string
+		ztunnels  []Opener
+		waypoints []Opener
+		allowed   bool
+		says      string
+	}{
+		{"without one the node proxy says", []Opener{byNode(decision.Forecast{Allowed: true, Says: "by ztunnel"})}, nil, true, "by ztunnel"},
+		{"with one the waypoint says", []Opener{behind}, []Opener{allows}, true, "by the waypoint"},
+		{"a replica that is away is passed over", []Opener{away, behind}, []Opener{away, allows}, true, "by the waypoint"},
+		{"a waypoint that does not run closes", []Opener{behind}, nil, false, "does not run"},
+		{"a waypoint that does not answer is an error", []Opener{behind}, []Opener{away}, false, "error: pod gone"},
+		{"a service that nobody knows", []Opener{forecasting(t, "ztunnel", func(context.Context, *decision.Asked) (decision.Forecast, error) {
+			return decision.Forecast{}, errors.New("no service web is known here")
+		}), away}, nil, false, "error: ztunnel says: no service web is known here"},
+	} {
+		q := &decision.Question{Source: "spiffe://cluster.local/ns/shop/sa/client", Method: "GET", URL: "http://web/", Header: map[string]string{"X-A": "b"}}
+		f, err := Can(t.Context(), tt.ztunnels, func(_ context.Context, k mesh.ServiceKey) ([]Opener, error) {
+			if k.String() != "shop/wp.shop.svc.cluster.local" {
+				t.Errorf("%s: asked for waypoint %s", tt.sentence, k)
+			}
+			return tt.waypoints, nil
+		}, q)
+		says, allowed := "", false
+		if err != nil {
+			says = "error: " + err.Error()
+		} else {
+			says, allowed = f.Says, f.Allowed
+		}
+		if allowed != tt.allowed || !strings.Contains(says, tt.says) {
+			t.Errorf("%s: %v, %q; want %v, %q", tt.sentence, allowed, says, tt.allowed, tt.says)
+		}
+	}
+	if _, err := Can(t.Context(), nil, nil, &decision.Question{URL: "http://web"}); err == nil {
+		t.Error("a question of nobody was asked")
 	}
 }

@@ -54,6 +54,11 @@ func TestAnswersForPeople(t *testing.T) {
 		{ID: "k7q2m4xa", Kind: decision.Connection, Proxy: "ztunnel n2", At: now, Asked: "10.1.0.7:8080", Outcome: decision.Outcome{Flag: "DENY", Reason: "denied by DENY policy shop/db rule 0"}},
 	}
 	archive := &txtar.Archive{Comment: []byte("What answers look like. Rewrite with: go test ./ambit/command -update\n")}
+	forecast := &decision.Forecast{Says: "it would be answered 403: denied by DENY policy shop/no-deletes rule 0", Story: decision.Story{
+		Kind: decision.Request, Proxy: "waypoint shop/waypoint-5f-z", Generation: 42, Source: decision.End{Identity: "spiffe://cluster.local/ns/shop/sa/client"},
+		Asked: "DELETE web/cart HTTP/1.1", Service: "shop/web.shop.svc.cluster.local:80", Ruling: "denied by DENY policy shop/no-deletes rule 0",
+		Policies: []decision.Verdict{{Policy: "shop/no-deletes", Action: "DENY", Decided: true, Says: "rule 0 matches"}},
+	}}
 	for _, tt := range []struct {
 		name  string
 		write func(io.Writer) error
@@ -63,6 +68,10 @@ func TestAnswersForPeople(t *testing.T) {
 		{"apply --wait", func(w io.Writer) error { return writeServed(w, served("held", good), 123*time.Millisecond) }, nil},
 		{"apply --wait, of what is served otherwise", func(w io.Writer) error { return writeServed(w, served("held", good, bad), time.Second) }, errUnhealthy},
 		{"apply --wait, of what the mesh does not read", func(w io.Writer) error { return writeServed(w, served("unread"), time.Second) }, nil},
+		{"can", func(w io.Writer) error { return writeForecast(w, forecast) }, nil},
+		{"can, where the waypoint does not run", func(w io.Writer) error {
+			return writeForecast(w, &decision.Forecast{Says: "its waypoint shop/wp.shop.svc.cluster.local does not run: connections wait for it, and then fail"})
+		}, nil},
 		{"why", func(w io.Writer) error { return writeStories(w, stories) }, nil},
 	} {
 		var out bytes.Buffer

@@ -77,6 +77,10 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{"why", ExitUsage, "takes one argument, the id of a decision"},
 		{"why K7Q2M4XA", ExitUsage, "no id of a decision"},
 		{"why k7q2m4xa --kubeconfig " + missing, ExitError, "finding the cluster"},
+		{"can shop/client GET", ExitUsage, "takes three arguments"},
+		{"can client GET http://web/", ExitUsage, "want namespace/name"},
+		{"can shop/client GET http://web/ -H nothing", ExitUsage, "want \"Name: value\""},
+		{"can shop/client GET web --kubeconfig " + missing, ExitError, "finding the cluster"},
 		{"status --kubeconfig " + missing, ExitError, "finding the cluster"},
 		{"apply", ExitUsage, "apply what?"},
 		{"apply -f x --wait --dry-run", ExitUsage, "--wait waits for what --dry-run does not write"},
@@ -106,7 +110,7 @@ func TestHelpNamesEverySubcommandAndChangesNothing(t *testing.T) {
 	if code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "waypoint", "apply", "status", "why", "version", "istio.io/dataplane-mode=ambient"} {
+	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "waypoint", "apply", "status", "why", "can", "version", "istio.io/dataplane-mode=ambient"} {
 		if !strings.Contains(stdout, sub) {
 			t.Errorf("help lacks %q", sub)
 		}

@@ -38,13 +38,7 @@ that let pass, until it is restarted.`,
 			if err != nil {
 				return err
 			}
-			var all []ask.Opener
-			for i := range waypoints {
-				all = append(all, opener(cluster, &waypoints[i], adminPort))
-			}
-			for i := range ztunnels {
-				all = append(all, opener(cluster, &ztunnels[i], adminPort))
-			}
+			all := append(openers(cluster, waypoints), openers(cluster, ztunnels)...)
 			stories, silent, err := ask.Why(ctx, all, args[0])
 			if err != nil {
 				return errors.Join(err, silence(silent))
