@@ -78,6 +78,9 @@ func (r *Route) Consumer(p RouteParent) bool { return r.Key.Namespace != p.Servi
 type RouteRule struct {
 	// Name is the user's name of the rule, often empty.
 	Name string
+	// Index is the rule's place among the user's, for explanations: rules that
+	// can match nothing are left out of a Route.
+	Index int
 	// Matches are alternatives; none matches every request.
 	Matches  []RequestMatch
 	SNI      []string

@@ -54,7 +54,7 @@ func convertRules[R any](c *ruleConversion, in []R, match, act func(*R, *mesh.Ro
 	var out []mesh.RouteRule
 	for i := range in {
 		c.rule = i
-		var rule mesh.RouteRule
+		rule := mesh.RouteRule{Index: i}
 		if w := match(&in[i], &rule); w != nil {
 			c.broken = append(c.broken, broken{i, w.reason, w.text, false})
 			continue

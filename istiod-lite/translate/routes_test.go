@@ -64,8 +64,8 @@ func routeLines(m mesh.Model) string {
 			}
 		}
 		out.WriteString("\n")
-		for i, rule := range r.Rules {
-			fmt.Fprintf(&out, "\trule %d%s\n", i, strings.Join(append([]string{""}, about(rule)...), "\n\t\t"))
+		for _, rule := range r.Rules {
+			fmt.Fprintf(&out, "\trule %d%s\n", rule.Index, strings.Join(append([]string{""}, about(rule)...), "\n\t\t"))
 		}
 	}
 	return out.String()

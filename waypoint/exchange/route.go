@@ -24,7 +24,7 @@ func (e *exchange) route() *reply {
 		}
 	}
 	if rule := e.decision.Spec(); rule != nil {
-		e.record.Route, e.record.Rule, e.record.RuleName = e.decision.Route.Key, e.decision.Rule, rule.Name
+		e.record.Route, e.record.Rule, e.record.RuleName = e.decision.Route.Key, rule.Index, rule.Name
 	}
 	return nil
 }

@@ -27,6 +27,9 @@ func pathPrefix(p string) mesh.PathMatch { return mesh.PathMatch{Op: mesh.PathPr
 func pathExact(p string) mesh.PathMatch  { return mesh.PathMatch{Op: mesh.PathExact, Value: p} }
 
 func httpRoute(name, parent string, port uint16, rules ...mesh.RouteRule) *mesh.Route {
+	for i := range rules {
+		rules[i].Index = i
+	}
 	return &mesh.Route{
 		Key:     mesh.RouteKey{Kind: mesh.RouteHTTP, Namespace: meshNamespace, Name: name},
 		Parents: []mesh.RouteParent{{Service: service(parent), Port: port}},

@@ -48,8 +48,8 @@ type Step struct {
 	Reason Reason
 	// Route is zero in steps about all routes.
 	Route mesh.RouteKey
-	// Rule and Match are -1 in steps about a whole route; Match is -1 too in a
-	// rule that needs none. RuleName is the author's.
+	// Rule is the author's index. Rule and Match are -1 in steps about a whole
+	// route; Match is -1 too in a rule that needs none.
 	Rule, Match int
 	RuleName    string
 	// Want is what was asked for: a header with its value, a path, a namespace.
@@ -147,7 +147,8 @@ func (r *Routes) Explain(q *Request) []Step {
 
 // explain asks everything, without an index.
 func (c *candidate) explain(q *Request, path string) Step {
-	s := Step{Route: c.route.Key, Rule: c.rule, RuleName: c.route.Rules[c.rule].Name, Match: c.match}
+	rule := &c.route.Rules[c.rule]
+	s := Step{Route: c.route.Key, Rule: rule.Index, RuleName: rule.Name, Match: c.match}
 	switch {
 	case c.call != nil && !c.call.matches(path):
 		s.Reason, s.Want = ReasonCall, c.call.String()

@@ -49,8 +49,8 @@ func (o Outcome) String() string {
 // Decision is the outcome with the rule that made it.
 type Decision struct {
 	Outcome Outcome
-	// Route and Rule are what matched; Match is the index of the alternative, -1
-	// of a rule that needs none.
+	// Route and Rule, an index of Route.Rules, are what matched; Match is the index
+	// of the alternative, -1 of a rule that needs none.
 	Route *mesh.Route
 	Rule  int
 	Match int

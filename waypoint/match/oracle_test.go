@@ -378,7 +378,7 @@ func (p picker) route(i, most int, kinds []mesh.RouteKind) *mesh.Route {
 		r.Parents[0].Service.Hostname = "another"
 	}
 	for range 1 + p.IntN(most) {
-		rule := mesh.RouteRule{}
+		rule := mesh.RouteRule{Index: 2 * len(r.Rules)} // as if every second one were left out
 		for range p.IntN(4) {
 			rule.Matches = append(rule.Matches, p.match(r.Key.Kind))
 		}
@@ -458,7 +458,7 @@ func lastOf(steps []Step) Step { return steps[len(steps)-1] }
 func tells(last Step, d Decision) bool {
 	switch d.Outcome {
 	case Matched:
-		return last.Taken() && last.Route == d.Route.Key && last.Rule == d.Rule && last.Match == d.Match
+		return last.Taken() && last.Route == d.Route.Key && last.Rule == d.Spec().Index && last.Match == d.Match
 	case NotFound:
 		return last.Reason == ReasonNotFound
 	}
@@ -467,14 +467,14 @@ func tells(last Step, d Decision) bool {
 
 func TestTheOracleAgrees(t *testing.T) {
 	total := map[Outcome]int{}
-	for seed := range uint64(5_000) {
+	for seed := range uint64(3_000) {
 		for outcome, n := range agree(t, picker{rand.New(rand.NewPCG(seed, 1))}, 40) {
 			total[outcome] += n
 		}
 	}
-	t.Logf("200,000 pairs: %v", total)
+	t.Logf("120,000 pairs: %v", total)
 	for _, outcome := range []Outcome{Default, Matched, NotFound} {
-		if total[outcome] < 20_000 {
+		if total[outcome] < 15_000 {
 			t.Errorf("only %d pairs are %v: the comparison looks away", total[outcome], outcome)
 		}
 	}
