@@ -52,6 +52,19 @@ func (c Choice) ConnectNow(bounds *mesh.Connections) (Choice, error) {
 	return c, nil
 }
 
+// Waiting is how many requests wait for a connection to a service's port.
+func (b *Balancer) Waiting(service mesh.ServiceKey, port uint16) int {
+	b.mu.RLock()
+	g := b.groups[groupKey{service, port}]
+	b.mu.RUnlock()
+	if g == nil {
+		return 0
+	}
+	g.slots.mu.Lock()
+	defer g.slots.mu.Unlock()
+	return len(g.slots.waiting)
+}
+
 // take gives a slot, or a place in the queue, or nothing if that is full. No
 // bound on those who wait is 0.
 func (s *slots) take(limit, pending int) (turn chan struct{}, ok bool) {

@@ -138,7 +138,9 @@ type exchange struct {
 	decision match.Decision
 	sharing  match.Sharing
 	session  match.Session
-	backend  mesh.Backend
+	// cookie is one that consistent hashing gave to a client without it.
+	cookie  *http.Cookie
+	backend mesh.Backend
 
 	// What goes on to the backend.
 	header   http.Header

@@ -55,6 +55,9 @@ func (e *exchange) editAnswer(h http.Header) {
 
 // keepSession tells the client whom its session is with.
 func (t *try) keepSession(h http.Header) {
+	if t.cookie != nil {
+		h.Add("Set-Cookie", t.cookie.String())
+	}
 	field, ok := t.decision.Keep(t.session, t.backend, t.choice.Workload.UID, t.record.Start, t.header.Get(forwardedProto) == "https")
 	switch {
 	case !ok:

@@ -3,8 +3,10 @@ package exchange
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net/http"
 	"net/netip"
+	"strconv"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -192,11 +194,7 @@ func (e *exchange) hash(k mesh.HashKey) (string, bool) {
 		v := e.r.Header.Get(k.Header)
 		return v, v != ""
 	case k.Cookie != "":
-		c, err := e.r.Cookie(k.Cookie)
-		if err != nil {
-			return "", false
-		}
-		return c.Value, true
+		return e.hashCookie(k)
 	case k.Query != "":
 		v := e.r.URL.Query().Get(k.Query)
 		return v, v != ""
@@ -204,4 +202,22 @@ func (e *exchange) hash(k mesh.HashKey) (string, bool) {
 		return e.arrival.Source.Addr().String(), true
 	}
 	return "", false
+}
+
+// hashCookie is the value of the cookie that is hashed. A client that has none
+// is given one, where the rule says how long it lives.
+func (e *exchange) hashCookie(k mesh.HashKey) (string, bool) {
+	if c, err := e.r.Cookie(k.Cookie); err == nil {
+		return c.Value, true
+	}
+	if e.cookie == nil && k.CookieTTL > 0 {
+		e.cookie = &http.Cookie{
+			Name: k.Cookie, Value: strconv.FormatUint(rand.Uint64(), 36), Path: k.CookiePath,
+			MaxAge: max(1, int(k.CookieTTL.Seconds())), HttpOnly: true,
+		}
+	}
+	if e.cookie == nil {
+		return "", false
+	}
+	return e.cookie.Value, true
 }
