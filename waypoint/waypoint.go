@@ -117,7 +117,8 @@ func (p *proxy) buildStages() {
 	p.forward = forward.New(forward.Config{Credentials: p.certs, Self: p.self, Tuning: c.Tuning, Logger: c.Logger})
 	p.exchange = exchange.New(exchange.Config{
 		Table: func() exchange.Table { return p.store.Table() }, Self: p.self, Balancer: p.balancer, Forward: p.forward,
-		Record: requests.Record, Decisions: p.decisions, Tracer: p.tracer, Logger: c.Logger,
+		Serving: p.serving,
+		Record:  requests.Record, Decisions: p.decisions, Tracer: p.tracer, Logger: c.Logger,
 	})
 	engine := c.Engine
 	engine.Handler, engine.Logger = p.exchange, c.Logger
@@ -149,6 +150,15 @@ func (p *proxy) closeStages() {
 	p.engine.Close()
 	p.exchange.Close()
 	p.forward.Close()
+}
+
+// serving is who serves a service's requests; the door knows what has left.
+func (p *proxy) serving(k mesh.ServiceKey) (exchange.Table, bool) {
+	t, leaving := p.door.Serving(k)
+	if t == nil {
+		return nil, false
+	}
+	return t.(exchange.Table), leaving
 }
 
 // self is the waypoint's own record, nil while it has not come.

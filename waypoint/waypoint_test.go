@@ -238,3 +238,42 @@ func TestWhatCannotWorkIsToldAtOnce(t *testing.T) {
 		r.ends(c.want)
 	}
 }
+
+func TestAServiceThatLeavesIsServedByItsOldPoliciesForAWhile(t *testing.T) {
+	r := run(t)
+	k := mesh.PolicyKey{Namespace: "shop", Name: "no-deletes"}
+	r.model.Policies = map[mesh.PolicyKey]*mesh.Policy{k: {
+		Key: k, Scope: mesh.ScopeTargets, Action: mesh.ActionDeny, Targets: []mesh.Target{{Service: key("web")}},
+		Rules: []mesh.Rule{{Clauses: []mesh.Clause{{Matches: []mesh.Match{{HTTP: &mesh.HTTPMatch{Methods: []mesh.StringMatch{{Value: "DELETE"}}}}}}}}},
+	}}
+	r.knows(r.mesh.Pod("web-1", spiffe.ID{}, backendtest.Named("web-1")))
+	r.until(r.config.ReadyPort, "/healthz/ready", 200, "")
+	ask := func(c *http.Client, method string) *http.Response {
+		t.Helper()
+		req, _ := http.NewRequest(method, "http://web/", nil)
+		resp, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.Copy(io.Discard, resp.Body)
+		resp.Body.Close()
+		return resp
+	}
+	old := r.client()
+	if resp := ask(old, "GET"); resp.StatusCode != 200 || resp.Close {
+		t.Errorf("%s, close %v", resp.Status, resp.Close)
+	}
+	web := *r.model.Services[key("web")]
+	web.Waypoint = mesh.GatewayAddress{}
+	r.model.Services[key("web")] = &web
+	r.model.Policies = nil // nobody sends policies of what is not served
+	r.config.Store.Replace(r.model)
+	for name, c := range map[string]*http.Client{"an old connection": old, "a new connection": r.client()} {
+		if resp := ask(c, "GET"); resp.StatusCode != 200 || !resp.Close {
+			t.Errorf("%s: %s, close %v", name, resp.Status, resp.Close)
+		}
+		if resp := ask(c, "DELETE"); resp.StatusCode != 403 {
+			t.Errorf("%s: a request that was denied: %s", name, resp.Status)
+		}
+	}
+}

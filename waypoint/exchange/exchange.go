@@ -36,6 +36,9 @@ type Table interface {
 type Config struct {
 	// Table is asked once for each request.
 	Table func() Table
+	// Serving is asked in Table's place for a service's requests: the Table that
+	// serves it, nil if none does, and whether it is leaving. Nil: Table.
+	Serving func(mesh.ServiceKey) (t Table, leaving bool)
 	// Self is the waypoint's own record, nil while it has not come.
 	Self     func() *mesh.Workload
 	Balancer *balance.Balancer
@@ -104,7 +107,10 @@ func (x *Exchanger) Close() error {
 
 // ServeHTTP serves one request of a connection that carries an Arrival.
 func (x *Exchanger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	e := &exchange{Exchanger: x, w: w, r: r, table: x.config.Table()}
+	e := &exchange{Exchanger: x, w: w, r: r, arrival: arrivalOf(r.Context())}
+	if e.choosesTable(); e.leaving || e.gone {
+		w.Header().Set("Connection", "close") // in HTTP/2 this becomes GOAWAY
+	}
 	e.begin()
 	defer e.end()
 	for _, step := range steps {
@@ -112,6 +118,16 @@ func (x *Exchanger) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			e.answer(a)
 			return
 		}
+	}
+}
+
+// choosesTable takes the one Table that the request sees.
+func (e *exchange) choosesTable() {
+	if a := e.arrival; a != nil && a.Workload == "" && e.config.Serving != nil {
+		e.table, e.leaving = e.config.Serving(a.Service)
+	}
+	if e.table == nil {
+		e.table, e.gone = e.config.Table(), e.config.Serving != nil && e.arrival != nil && e.arrival.Workload == ""
 	}
 }
 
@@ -123,6 +139,9 @@ type exchange struct {
 	arrival *Arrival
 	table   Table
 	grpc    bool
+	// leaving says that the service does not use this waypoint any more, gone
+	// that it has not for long.
+	leaving, gone bool
 
 	// What is asked for: a service, or a workload itself.
 	service  *mesh.Service

@@ -18,7 +18,6 @@ import (
 // begin notes what every record has.
 func (e *exchange) begin() {
 	r := e.r
-	e.arrival = arrivalOf(r.Context())
 	e.grpc = isGRPC(r.Header)
 	e.decision = match.Decision{Rule: -1, Match: -1}
 	e.record = telemetry.Exchange{
@@ -57,7 +56,7 @@ func (e *exchange) identify() *reply {
 		e.record.Destination = e.workload
 		return nil
 	}
-	if e.service = v.Service(a.Service); e.service == nil {
+	if e.service = v.Service(a.Service); e.service == nil || e.gone {
 		return unknown("service", a.Service)
 	}
 	e.record.Service = e.service
@@ -68,7 +67,7 @@ func (e *exchange) identify() *reply {
 func unknown(what string, name any) *reply {
 	return &reply{
 		status: http.StatusServiceUnavailable, flag: telemetry.ExchangeInvalidBackend, text: "no such " + what,
-		err: fmt.Errorf("%s %v is not known any more", what, name),
+		err: fmt.Errorf("%s %v is not known or served here any more", what, name),
 	}
 }
 

@@ -3,6 +3,7 @@ package terminate
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // live are the connections that are carried and may have to be cut.
@@ -43,6 +44,7 @@ func (l *live) judge(c *crossing, t Table) bool {
 // Follow judges every connection that is not HTTP anew, and says how many were
 // cut. Requests need it not: each is judged by itself.
 func (t *Terminator) Follow(table Table) (cut int) {
+	t.former.follow(table, time.Now(), t.left)
 	t.live.mu.Lock()
 	all := make([]*crossing, 0, len(t.live.conns))
 	for c := range t.live.conns {

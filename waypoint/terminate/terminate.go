@@ -75,7 +75,8 @@ type Config struct {
 // Terminator serves the waypoint's tunnels.
 type Terminator struct {
 	Config
-	live live
+	live   live
+	former former
 }
 
 // New fills the defaults.
@@ -170,7 +171,7 @@ func (c *crossing) find(ctx context.Context) *refusal {
 	for {
 		c.table = c.Table()
 		var err error
-		if c.dst, err = c.resolve(c.table.View(), c.in.Request().Authority, c.peer.ID.Namespace); err == nil {
+		if err = c.resolveIn(c.table); err == nil || c.resolveFormer() {
 			c.describe()
 			return nil
 		}
@@ -183,6 +184,22 @@ func (c *crossing) find(ctx context.Context) *refusal {
 			return unavailable(err)
 		}
 	}
+}
+
+func (c *crossing) resolveIn(t Table) (err error) {
+	c.dst, err = c.resolve(t.View(), c.in.Request().Authority, c.peer.ID.Namespace)
+	return err
+}
+
+// resolveFormer finds a service that has just left.
+func (c *crossing) resolveFormer() bool {
+	for _, t := range c.former.all(time.Now()) {
+		if c.resolveIn(t) == nil {
+			c.table = t
+			return true
+		}
+	}
+	return false
 }
 
 // describe notes who speaks to whom.
