@@ -19,8 +19,18 @@ import (
 )
 
 // consult asks the providers of the CUSTOM policies that match, each of which
-// may deny the request or change it.
+// may deny the request or change it. As upstream this comes before tokens are
+// verified, so that a provider may bring the token; what it changes everybody
+// sees who looks later.
 func (e *exchange) consult() *reply {
+	e.policies = e.table.Policies(e.guarded())
+	e.asked = policy.Request{
+		Connection: policy.Connection{Source: e.arrival.Peer, SourceIP: e.arrival.Source.Addr(), Destination: e.arrival.Dialled},
+		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header},
+	}
+	if e.r.Body != nil && e.r.Body != http.NoBody {
+		e.body = newBody(e.r.Body, max(e.config.MaxReplay, mostAsked(e.policies)+1), e.grpc)
+	}
 	for _, ask := range policy.Asks(e.policies, e.asked) {
 		p := ask.Policy.Provider
 		if p == nil {
@@ -37,7 +47,9 @@ func (e *exchange) consult() *reply {
 		if a.Err != nil {
 			e.log.Warn("a provider that fails open was not asked", "policy", ask.Policy.Key.String(), "id", e.record.ID, "error", a.Err)
 		}
-		e.edits = append(e.edits, a)
+		a.Edit.Header(e.r.Header)
+		e.query.Query = a.Edit.Query(e.query.Query)
+		e.edits = append(e.edits, a.Response)
 	}
 	e.asked.Asked = true
 	return nil

@@ -148,11 +148,10 @@ type exchange struct {
 	workload *mesh.Workload
 
 	query    match.Request
-	token    *policy.Token
 	asked    policy.Request
 	policies policy.Set
 	verdict  policy.Verdict
-	edits    []extauthz.Answer // of providers that let it pass
+	edits    []extauthz.Edit // of the answer, by providers that let it pass
 	routes   *match.Routes
 	decision match.Decision
 	sharing  match.Sharing
@@ -177,7 +176,7 @@ type exchange struct {
 // steps are gone through in this order, until one gives an answer. The last
 // one always does, or has written the backend's.
 var steps = [...]func(*exchange) *reply{
-	(*exchange).identify, (*exchange).normalize, (*exchange).authenticate, (*exchange).authorize,
+	(*exchange).identify, (*exchange).normalize, (*exchange).consult, (*exchange).authenticate, (*exchange).authorize,
 	(*exchange).route, (*exchange).filter, (*exchange).choose, (*exchange).send,
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"net/textproto"
+	"slices"
 	"strings"
 
 	"golang.org/x/net/http/httpguts"
@@ -18,15 +20,23 @@ var hop = []string{
 
 // dropHop removes them, with those that Connection names.
 func dropHop(h http.Header) {
-	for _, line := range h["Connection"] {
-		for name := range strings.SplitSeq(line, ",") {
-			if name = strings.TrimSpace(name); name != "" {
-				h.Del(name)
-			}
-		}
-	}
+	dropNamed(h)
 	for _, name := range hop {
 		delete(h, name)
+	}
+}
+
+// dropNamed removes the headers that Connection names, but those above. With
+// requests this comes before anything is written into their header: a client
+// must not name what providers and verified tokens say of it.
+func dropNamed(h http.Header) {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			name = textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))
+			if name != "" && !slices.Contains(hop, name) {
+				delete(h, name)
+			}
+		}
 	}
 }
 
@@ -46,7 +56,7 @@ func (e *exchange) takeHeader() {
 	h := in.Clone()
 	delete(h, "Host") // HTTP/2 may have one beside its authority, which counts
 	trailers := httpguts.HeaderValuesContainsToken(in["Te"], "trailers")
-	e.upgrade = upgradeOf(e.r)
+	delete(h, "Connection") // what it named is gone already
 	dropHop(h)
 	if trailers {
 		h["Te"] = []string{"trailers"}

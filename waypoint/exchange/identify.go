@@ -89,6 +89,8 @@ func (e *exchange) normalize() *reply {
 		e.record.Host = r.Host
 	}
 	e.record.Path = path
+	e.upgrade = upgradeOf(r)
+	dropNamed(r.Header)
 	e.query = match.Request{Method: r.Method, Path: path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header, Client: e.arrival.Peer}
 	return nil
 }
@@ -113,33 +115,18 @@ func (e *exchange) authenticate() *reply {
 		}
 		return a
 	}
-	e.query.Query, e.token = q.Query, token
+	e.query.Query, e.asked.HTTP.Token = q.Query, token
 	return nil
 }
 
 // authorize asks the policies, before anything is routed.
 func (e *exchange) authorize() *reply {
-	e.policies = e.table.Policies(e.guarded())
-	e.asked = policy.Request{
-		Connection: policy.Connection{Source: e.arrival.Peer, SourceIP: e.arrival.Source.Addr(), Destination: e.arrival.Dialled},
-		HTTP:       &policy.HTTP{Method: e.r.Method, Path: e.query.Path, Host: e.r.Host, Header: e.r.Header, Token: e.token},
-	}
-	if e.r.Body != nil && e.r.Body != http.NoBody {
-		e.body = newBody(e.r.Body, max(e.config.MaxReplay, mostAsked(e.policies)+1), e.grpc)
-	}
-	if no := e.consult(); no != nil {
-		return no
-	}
 	e.verdict = policy.EvaluateRequest(e.policies, e.asked)
 	if !e.verdict.Allow {
 		return e.deny(e.verdict)
 	}
 	e.record.Policy, e.record.Reason = e.verdict.Policy, e.verdict.String()
 	e.takeHeader()
-	for i := range e.edits {
-		e.edits[i].Edit.Header(e.header)
-		e.query.Query = e.edits[i].Edit.Query(e.query.Query)
-	}
 	return nil
 }
 

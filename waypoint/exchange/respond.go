@@ -48,7 +48,7 @@ func (e *exchange) editAnswer(h http.Header) {
 		match.EditResponse(rule.Filters.Response, h)
 	}
 	for i := range e.edits {
-		e.edits[i].Response.Header(h)
+		e.edits[i].Header(h)
 	}
 	e.sharing.Apply(h)
 }
