@@ -1,8 +1,18 @@
 package translate_test
 
 import (
+	"math/rand/v2"
+	"reflect"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -85,4 +95,81 @@ func (c chance) class() *gateway.GatewayClass {
 	class := &gateway.GatewayClass{ObjectMeta: metav1.ObjectMeta{Name: c.of("istio-waypoint", "mine"), Labels: map[string]string{"istio.io/waypoint-for": c.of("", "all")}}}
 	class.Spec.ControllerName = gateway.GatewayController(c.of("istio.io/mesh-controller", "somebody.example/else"))
 	return class
+}
+
+// crowd makes objects that meet in few places: four kinds of routes, with and
+// without a rule that works, at two ports of two services, which come and go
+// with their waypoint's Gateway.
+func (c chance) crowd() any {
+	home := metav1.ObjectMeta{Namespace: c.of("n1", "n2"), Name: c.of("r1", "r2")}
+	switch c.IntN(8) {
+	case 0:
+		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "n1", Name: c.of("s1", "s2")}}
+		s.Spec = corev1.ServiceSpec{ClusterIP: "10.96.0.1", Ports: []corev1.ServicePort{{Name: c.of("x", "tcp"), Port: 80}, {Name: "y", Port: 81}}[c.IntN(2):]}
+		if c.IntN(2) == 0 {
+			s.Labels = map[string]string{"istio.io/use-waypoint": "s2"}
+		}
+		return s
+	case 1:
+		g := c.gateway()
+		g.Namespace = "n1"
+		return g
+	}
+	p := gateway.ParentReference{Group: ptr(gateway.Group("")), Kind: ptr(gateway.Kind("Service")), Namespace: ptr(gateway.Namespace("n1")), Name: gateway.ObjectName(c.of("s1", "s2"))}
+	switch c.IntN(5) {
+	case 0, 1:
+		p.Port = ptr(gateway.PortNumber(80 + c.IntN(2)))
+	case 2:
+		p.Group, p.Kind = ptr(gateway.Group(gateway.GroupName)), ptr(gateway.Kind("Gateway"))
+	}
+	spec := gateway.CommonRouteSpec{ParentRefs: []gateway.ParentReference{p}}
+	some := c.IntN(4) / 3 // sometimes there is no rule
+	switch c.IntN(4) {
+	case 0:
+		return &gateway.GRPCRoute{ObjectMeta: home, Spec: gateway.GRPCRouteSpec{CommonRouteSpec: spec, Rules: []gateway.GRPCRouteRule{{}}[some:]}}
+	case 1:
+		return &gateway.HTTPRoute{ObjectMeta: home, Spec: gateway.HTTPRouteSpec{CommonRouteSpec: spec, Rules: []gateway.HTTPRouteRule{{}}[some:]}}
+	case 2:
+		return &gateway.TLSRoute{ObjectMeta: home, Spec: gateway.TLSRouteSpec{CommonRouteSpec: spec, Rules: []gateway.TLSRouteRule{{}}[some:]}}
+	}
+	return &gateway.TCPRoute{ObjectMeta: home, Spec: gateway.TCPRouteSpec{CommonRouteSpec: spec, Rules: []gateway.TCPRouteRule{{}}[some:]}}
+}
+
+func TestRoutesThatMeetLeadWhereTheWholeDoes(t *testing.T) {
+	seed := rand.Uint64()
+	c := chance{rand.New(rand.NewPCG(seed, 0))}
+	conflicts := 0
+	for round := range 10 {
+		set := objects.Set{Mesh: objects.MeshConfig{}.WithDefaults()}
+		tr := translate.New()
+		tr.Update(set, nil)
+		var known []objects.Ref
+		for step := range 80 {
+			ref, err := set.Put(c.crowd())
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := []objects.Ref{ref}
+			known = append(known, ref)
+			if c.IntN(2) == 0 {
+				gone := known[c.IntN(len(known))]
+				set.Delete(gone)
+				changed = append(changed, gone)
+			}
+			model, conditions := tr.Update(set, changed)
+			wholeModel, wholeConditions := translate.Translate(set)
+			if !reflect.DeepEqual(model, wholeModel) || !cmp.Equal(conditions, wholeConditions, cmpopts.EquateEmpty()) {
+				t.Fatalf("seed %d round %d step %d, after %v (-whole +changes):\n%s%s", seed, round, step, changed,
+					cmp.Diff(wholeModel, model, compareAddr, comparePrefix), cmp.Diff(wholeConditions, conditions))
+			}
+			for _, w := range conditions {
+				if w.Reason == translate.ReasonConflicted {
+					conflicts++
+				}
+			}
+		}
+	}
+	if conflicts < 100 {
+		t.Errorf("only %d conflicts: too few to prove anything", conflicts)
+	}
 }

@@ -166,7 +166,7 @@ func routeConditionLines(all []translate.Condition) string {
 	var out strings.Builder
 	last := ""
 	for _, c := range all {
-		if c.Parent == (translate.Parent{}) || c.Parent.Kind == translate.KindListener {
+		if !strings.HasSuffix(string(c.Object.Kind), "Route") {
 			continue
 		}
 		if head := fmt.Sprintf("%s at %s\n", c.Object, parentText(c.Parent)); head != last {
