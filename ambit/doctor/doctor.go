@@ -38,6 +38,9 @@ type Facts struct {
 	Parts         []Part
 	Namespaces    []Namespace
 	Policies      []PolicyStatus
+	Waypoints     []WaypointStatus
+	// Unbound are services that name a waypoint which does not serve them.
+	Unbound []PolicyStatus
 	// Foreign are other meshes' parts that were found.
 	Foreign []string
 }
@@ -67,7 +70,7 @@ type Namespace struct {
 	Blocking []string
 }
 
-// PolicyStatus is a policy with a condition that is not true.
+// PolicyStatus is a policy or a service with a condition that is not true.
 type PolicyStatus struct {
 	Namespace, Name, Condition, Message string
 }
@@ -85,6 +88,7 @@ func Judge(f Facts) []Finding {
 	all = append(all, judgeCRDs(f.CRDs)...)
 	all = append(all, judgeParts(f.Parts)...)
 	all = append(all, judgeNamespaces(f.Namespaces)...)
+	all = append(all, judgeWaypoints(f.Waypoints, f.Unbound)...)
 	return append(all, judgePolicies(f.Policies)...)
 }
 

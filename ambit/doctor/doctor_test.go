@@ -21,6 +21,7 @@ func healthy() Facts {
 			{"ztunnel", 1, 1, []string{"localhost:5000/ambit/ztunnel:dev"}},
 		},
 		Namespaces: []Namespace{{Name: "shop", HasRootCert: true, Pods: 4, Enrolled: 4}},
+		Waypoints:  []WaypointStatus{{"shop", "waypoint", true, "The waypoint is ready."}},
 	}
 }
 
@@ -57,6 +58,8 @@ func TestEachTroubleIsFoundAndAFixTold(t *testing.T) {
 		{"a network policy in the way", func(f *Facts) { f.Namespaces[0].Blocking = []string{"web-only"} }, Warn, "namespace shop"},
 		{"no root certificate", func(f *Facts) { f.Namespaces[0].HasRootCert = false }, Warn, "namespace shop"},
 		{"a policy that is not enforced as written", func(f *Facts) { f.Policies = []PolicyStatus{{"shop", "p", "ZtunnelAccepted", "methods"}} }, Warn, "policy shop/p"},
+		{"a waypoint that is not ready", func(f *Facts) { f.Waypoints[0].Ready = false }, Fail, "waypoint shop/waypoint"},
+		{"a service whose waypoint is missing", func(f *Facts) { f.Unbound = []PolicyStatus{{"shop", "web", "WaypointIsNotReady", "gone"}} }, Warn, "service shop/web"},
 	} {
 		f := healthy()
 		tt.change(&f)
@@ -138,5 +141,19 @@ func TestConditionsThatAreNotTrueAreTold(t *testing.T) {
 	want := []PolicyStatus{{"shop", "p", "B", "methods need a waypoint"}}
 	if diff := cmp.Diff(want, conditions(obj)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+func TestServicesThatPassByTheirWaypointAreTold(t *testing.T) {
+	service := func(status metav1.ConditionStatus) *corev1.Service {
+		s := &corev1.Service{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "web"}}
+		s.Status.Conditions = []metav1.Condition{{Type: "Other", Status: metav1.ConditionFalse}, {Type: waypointBound, Status: status, Reason: "WaypointIsNotReady", Message: "gone"}}
+		return s
+	}
+	if got := unbound(service(metav1.ConditionTrue)); got != nil {
+		t.Errorf("one that is bound: %v", got)
+	}
+	if d := cmp.Diff([]PolicyStatus{{"shop", "web", "WaypointIsNotReady", "gone"}}, unbound(service(metav1.ConditionFalse))); d != "" {
+		t.Error(d)
 	}
 }

@@ -42,7 +42,7 @@ func Gather(ctx context.Context, c *reach.Cluster) (Facts, error) {
 	}
 	f.ServerVersion = version.GitVersion
 	for _, step := range []func(context.Context, *reach.Cluster, *Facts) error{
-		gatherNodes, gatherParts, gatherNamespaces, gatherPolicies,
+		gatherNodes, gatherParts, gatherNamespaces, gatherPolicies, gatherWaypoints,
 	} {
 		if err := step(ctx, c, &f); err != nil {
 			return f, err
