@@ -85,7 +85,9 @@ func (sc *Scene) behindAWaypoint(ctx context.Context) error {
 	if out, err := ambit(ctx, "waypoint", "apply", "-n", sc.NS, "--enroll-namespace", "--wait"); err != nil {
 		return fmt.Errorf("%s: %w", out, err)
 	}
-	return Soon(ctx, func(ctx context.Context) error { return sc.Works(ctx, "client", "get", "--count", "5", url("server."+sc.NS, 80)) })
+	return Soon(ctx, func(ctx context.Context) error {
+		return sc.Works(ctx, "client", "get", "--count", "5", url("server."+sc.NS, 80))
+	})
 }
 
 // TestAConnectionWaitsForItsWaypoint: one that is made before the waypoint is
