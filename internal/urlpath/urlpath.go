@@ -1,7 +1,7 @@
 // Package urlpath owns the one normal form of the path of a URL: routes and
-// policies compare it, and backends are asked for it. It refuses queries and
-// everything else of a URL. Called by the control plane for what authors write
-// and by the waypoint for what clients send; pure.
+// policies compare it, and backends are asked for it. It keeps queries within
+// their bounds, and refuses everything else of a URL. Called by the control
+// plane for what authors write and by the waypoint for what clients send; pure.
 package urlpath
 
 import (

@@ -57,6 +57,14 @@ func TestTheBackendsProtocolIsTheOneItsPortDeclares(t *testing.T) {
 	}
 }
 
+func TestAQueryOfHTTP2DoesNotEndTheRequestLine(t *testing.T) {
+	r := newRig(t)
+	r.service("web", mesh.AppHTTP11, r.pod("web-1", backendtest.Named("web-1")))
+	if resp, _ := r.do(true, "GET /path?a=b HTTP/1.1", ""); resp.Header.Get("X-Asked") != "GET web/path?a=b%20HTTP/1.1" {
+		t.Errorf("%s, the backend was asked %q", resp.Status, resp.Header.Get("X-Asked"))
+	}
+}
+
 func TestRulesTakeRequests(t *testing.T) {
 	r := newRig(t)
 	for _, name := range []string{"web", "v1", "v2"} {

@@ -11,6 +11,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/tracing"
+	"github.com/ambit-mesh/ambit/internal/urlpath"
 	"github.com/ambit-mesh/ambit/waypoint/authn"
 	"github.com/ambit-mesh/ambit/waypoint/match"
 )
@@ -91,7 +92,7 @@ func (e *exchange) normalize() *reply {
 	e.record.Path = path
 	e.upgrade = upgradeOf(r)
 	dropNamed(r.Header)
-	e.query = match.Request{Method: r.Method, Path: path, Query: r.URL.RawQuery, Host: r.Host, Header: r.Header, Client: e.arrival.Peer}
+	e.query = match.Request{Method: r.Method, Path: path, Query: urlpath.Query(r.URL.RawQuery), Host: r.Host, Header: r.Header, Client: e.arrival.Peer}
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/urlpath"
 )
 
 // defaultRedirect is the status of a redirect that names none.
@@ -39,7 +40,7 @@ func (d Decision) Redirect(q *Request, scheme string, port uint16) (location str
 		location = scheme + "://" + host + location
 	}
 	if q.Query != "" {
-		location += "?" + q.Query
+		location += "?" + urlpath.Query(q.Query)
 	}
 	return location, status
 }

@@ -55,6 +55,7 @@ func TestRedirects(t *testing.T) {
 		{"a replaced prefix", "/original-prefix", mesh.Redirect{Path: prefixTo("/replacement-prefix")}, "/original-prefix/lemon", "", "echo", "http", 80, "http://echo/replacement-prefix/lemon", 302},
 		{"a replaced path", "/full", mesh.Redirect{Path: fullTo("/full-path-replacement")}, "/full/path/original", "", "echo", "http", 80, "http://echo/full-path-replacement", 302},
 		{"a replaced path keeps the query", "/full", mesh.Redirect{Path: fullTo("/new")}, "/full", "a=b", "echo", "http", 80, "http://echo/new?a=b", 302},
+		{"a query that would end the header", "/x", mesh.Redirect{Host: "example.org"}, "/x", "a b\r\nc#d", "echo", "http", 80, "http://example.org/x?a%20b%0D%0Ac%23d", 302},
 		{"an IPv6 host keeps its brackets", "/x", mesh.Redirect{Scheme: "https"}, "/x", "", "[fd00::1]:8080", "http", 8080, "https://[fd00::1]/x", 302},
 		{"an IPv6 host without a port", "/x", mesh.Redirect{Port: 8443}, "/x", "", "[fd00::1]", "http", 80, "http://[fd00::1]:8443/x", 302},
 		{"no host gives a relative location", "/x", mesh.Redirect{Path: fullTo("/y")}, "/x", "", "", "http", 80, "/y", 302},
