@@ -27,6 +27,9 @@ type MeshConfig struct {
 	WaypointMissing string
 	// Providers are those of extensionProviders that authorize requests.
 	Providers []Provider
+	// Tracing is what defaultProviders.tracing chooses of extensionProviders, with
+	// defaultConfig.tracing.sampling.
+	Tracing Tracing
 }
 
 // WaypointMissingDirect lets connections pass by a waypoint that is named and has
@@ -62,6 +65,14 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 		// Not Istio's: a setting of this mesh alone.
 		WaypointMissing    *string             `json:"waypointMissing"`
 		ExtensionProviders []extensionProvider `json:"extensionProviders"`
+		DefaultProviders   struct {
+			Tracing []string `json:"tracing"`
+		} `json:"defaultProviders"`
+		DefaultConfig struct {
+			Tracing struct {
+				Sampling *float64 `json:"sampling"`
+			} `json:"tracing"`
+		} `json:"defaultConfig"`
 	}
 	if err := yaml.Unmarshal([]byte(text), &read); err != nil {
 		return base, fmt.Errorf("parsing mesh settings: %w", err)
@@ -83,6 +94,9 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 		for _, p := range read.ExtensionProviders {
 			base.Providers = append(base.Providers, p.read()...)
 		}
+	}
+	if read.DefaultProviders.Tracing != nil {
+		base.Tracing = tracing(read.ExtensionProviders, read.DefaultProviders.Tracing, read.DefaultConfig.Tracing.Sampling)
 	}
 	return base, nil
 }

@@ -22,11 +22,13 @@ type Provider struct {
 }
 
 // extensionProvider is an entry of extensionProviders. Those for telemetry have
-// neither of the two.
+// neither of the first two.
 type extensionProvider struct {
 	Name string    `json:"name"`
 	GRPC *extAuthz `json:"envoyExtAuthzGrpc"`
 	HTTP *extAuthz `json:"envoyExtAuthzHttp"`
+
+	OpenTelemetry *openTelemetry `json:"opentelemetry"`
 }
 
 // extAuthz has the fields of both kinds.

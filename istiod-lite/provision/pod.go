@@ -109,6 +109,15 @@ func (w waypoint) environment() []corev1.EnvVar {
 		{Name: "LOG_LEVEL", Value: cmp.Or(w.settings.LogLevel, "info")}, {Name: "LOG_FORMAT", Value: "json"},
 		{Name: "TERMINATION_GRACE_PERIOD_SECONDS", Value: strconv.Itoa(draining)},
 	}
+	if t := w.mesh.Tracing; t.Endpoint != "" {
+		protocol := "grpc"
+		if t.HTTP {
+			protocol = "http/protobuf"
+		}
+		out = append(out, corev1.EnvVar{Name: "OTEL_EXPORTER_OTLP_ENDPOINT", Value: t.Endpoint},
+			corev1.EnvVar{Name: "OTEL_EXPORTER_OTLP_PROTOCOL", Value: protocol},
+			corev1.EnvVar{Name: "OTEL_TRACES_SAMPLER_ARG", Value: strconv.FormatFloat(t.Sample, 'g', -1, 64)})
+	}
 	for _, f := range [][2]string{
 		{"POD_NAME", "metadata.name"}, {"POD_NAMESPACE", "metadata.namespace"}, {"INSTANCE_IP", "status.podIP"},
 		{"NODE_NAME", "spec.nodeName"}, {"SERVICE_ACCOUNT", "spec.serviceAccountName"},
