@@ -70,7 +70,8 @@ func (w *waypoint) step(typ string, now xds.Resources) xds.Update {
 }
 
 // requestFile answers every line of a requests.txt: "METHOD SERVICE.NAMESPACE:PORT/PATH
-// from NAMESPACE/POD", then headers as "name=value".
+// from NAMESPACE/POD", then headers as "name=value" and tokens as "token={claims}".
+// The method TCP is a connection that is not HTTP.
 func (w *waypoints) requestFile(v *view.View, text string) (string, error) {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
@@ -109,6 +110,13 @@ func (w *waypoints) request(v *view.View, text string) (string, error) {
 	q.Path, q.Query, _ = strings.Cut("/"+path, "?")
 	for _, h := range words[4:] {
 		name, value, _ := strings.Cut(h, "=")
+		if name == "token" {
+			name = "Authorization"
+			if value, err = sign(value); err != nil {
+				return "", fmt.Errorf("%q: %w", text, err)
+			}
+			value = "Bearer " + value
+		}
 		http.Header(q.Header).Add(name, value)
 	}
 	k := mesh.ServiceKey{Namespace: namespace, Hostname: hostname + ".svc.cluster.local"}
@@ -117,7 +125,18 @@ func (w *waypoints) request(v *view.View, text string) (string, error) {
 		return "no waypoint", nil
 	}
 	t := w.of[gatewayOf(s.Waypoint.Service)].store.Table()
-	return found(t.Routes(k, uint16(port)), q, client.Identity()), nil
+	if q.Method == "TCP" {
+		words, passes := guarded(t, s, uint16(port), client, nil)
+		if passes {
+			words += "bytes"
+		}
+		return words, nil
+	}
+	says, passes := guarded(t, s, uint16(port), client, q)
+	if !passes {
+		return says, nil
+	}
+	return says + found(t.Routes(k, uint16(port)), q, client.Identity()), nil
 }
 
 // found is what becomes of a request, in words.

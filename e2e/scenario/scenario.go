@@ -9,8 +9,8 @@
 //	objects.yaml   objects put, over those of the steps before
 //	delete.txt     objects deleted: "Kind namespace/name" a line
 //	decide.txt     connections and, after "->", their fate; rewritten by -update
-//	requests.txt   requests to services behind waypoints and, after "->", the rule
-//	               and the backends of each; rewritten by -update
+//	requests.txt   requests to services behind waypoints and, after "->", what
+//	               policies say, and the rule and the backends; rewritten by -update
 //	lost.txt       names of resources that do not reach the proxy in this step
 //	conditions.txt what object owners are told; rewritten by -update
 //
@@ -130,7 +130,7 @@ func (c *chain) merge(fresh objects.Set) []objects.Ref {
 	}
 	fresh.Each(func(_ objects.Ref, o any) { put(o) })
 	if fresh.Mesh.TrustDomain != c.set.Mesh.TrustDomain || len(fresh.Mesh.TrustDomainAliases) > 0 ||
-		fresh.Mesh.RootNamespace != c.set.Mesh.RootNamespace {
+		fresh.Mesh.RootNamespace != c.set.Mesh.RootNamespace || len(fresh.Mesh.Providers) > 0 {
 		put(fresh.Mesh)
 	}
 	return changed
