@@ -5,9 +5,9 @@
 // into what waypoints do to the endpoints of services, policies with targets
 // and request authentication into what waypoints enforce.
 //
-// It owns the meaning of the user's API at L4, and closes where a policy says
-// what L4 cannot see: a DENY is widened, an ALLOW rule is left out, and a
-// condition says so. It refuses to fail: a user's mistake is a Condition. It is
+// It owns the meaning of the user's API, and closes where something cannot be
+// done: a DENY is widened, an ALLOW rule is left out, a rule of a route answers
+// 500, and a condition says so. It refuses to fail: a user's mistake is a Condition. It is
 // pure; Translate is the whole of it, and a Translator gives the same result
 // while redoing only what a change touches. Called by istiod-lite's root with
 // sets from istiod-lite/kube or from files.

@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"cmp"
 	"reflect"
 	"strings"
 
@@ -28,7 +29,7 @@ type routing struct {
 	drawings        map[mesh.RouteKey]*drawn
 	routesNaming    sets[objects.Key, mesh.RouteKey] // a service, as parent or as backend
 	routesOfGateway sets[objects.Key, mesh.RouteKey]
-	routesAt        sets[objects.Key, mesh.RouteKey] // a service that takes them
+	routesAt        sets[objects.Key, mesh.RouteKey] // a service that is their parent
 	claims          sets[slot, mesh.RouteKey]
 	winners         map[slot]mesh.RouteKey
 	servings        map[objects.Key]serving // that routes at a service were told of
@@ -146,10 +147,9 @@ func (t *Translator) eachPlace(k mesh.RouteKey, d *drawn, service, gate, at func
 		gate(g, k)
 	}
 	for _, a := range d.attachments {
-		if a.reason != "" {
-			continue
+		if a.kind == parentService {
+			at(a.object, k)
 		}
-		at(a.object, k)
 		for _, p := range a.ports {
 			if len(d.rules) > 0 {
 				claim(slot{a.object, p, k.Namespace}, k)
@@ -183,10 +183,7 @@ func (t *Translator) redoSlot(s slot, d *dirty) {
 
 // beforeRoute orders routes by kind, then name.
 func beforeRoute(a, b mesh.RouteKey) bool {
-	if a.Kind != b.Kind {
-		return a.Kind < b.Kind
-	}
-	return strings.Compare(a.Namespace+"/"+a.Name, b.Namespace+"/"+b.Name) < 0
+	return cmp.Or(cmp.Compare(a.Kind, b.Kind), strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name)) < 0
 }
 
 // redoServing marks the routes of services that are served otherwise than they

@@ -77,12 +77,21 @@ func (d *drawn) dropped(begin string) string {
 	return sentences(told)
 }
 
-// maxSentences keeps a message readable, and below what the API server takes.
-const maxSentences = 12
+// maxSentences and maxSentence keep a message readable, and well below what the
+// API server takes.
+const (
+	maxSentences = 12
+	maxSentence  = 1000
+)
 
 func sentences(told []string) string {
 	if n := len(told) - maxSentences; n > 0 {
 		told = append(told[:maxSentences:maxSentences], fmt.Sprintf("There are %d more like these.", n))
+	}
+	for i, s := range told {
+		if len(s) > maxSentence {
+			told[i] = strings.ToValidUTF8(s[:maxSentence], "") + "…"
+		}
 	}
 	return strings.Join(told, " ")
 }
@@ -100,6 +109,10 @@ func (t *Translator) finish(key mesh.RouteKey) {
 	out := &mesh.Route{Key: key, Created: src.meta.CreationTimestamp.Unix(), Generation: src.meta.Generation, Rules: d.rules}
 	var told []Condition
 	for _, a := range d.attachments {
+		s := t.serving(a.object)
+		if a.kind == parentService && s.foreign {
+			continue // its routes are not ours to speak of
+		}
 		v := t.judge(key, d, a)
 		for _, p := range v.attached {
 			out.Parents = appendParent(out.Parents, p)
@@ -110,7 +123,6 @@ func (t *Translator) finish(key mesh.RouteKey) {
 			told = append(told, of.tell(TypePartiallyInvalid, true, d.broken[0].reason, d.dropped("Dropped Rule.")))
 		}
 		if v.reason == ReasonAccepted {
-			s := t.serving(a.object)
 			told = append(told, of.tell(TypeResolvedWaypoints, s.reason == ReasonWaypointAccepted, s.reason, s.message))
 		}
 	}
@@ -160,15 +172,22 @@ func (c conditionsOf) resolved(d *drawn) Condition {
 }
 
 // serving is who serves a service's routes.
-type serving struct{ reason, message string }
+type serving struct {
+	reason, message string
+	// foreign is set if the waypoint that the service names is of somebody
+	// else's class.
+	foreign bool
+}
 
 // serving finds it out. A route that nothing serves says so.
 func (t *Translator) serving(k objects.Key) serving {
-	switch b := t.Waypoint(k); {
+	b := t.Waypoint(k)
+	foreign := t.waypoints.state[b.Gateway].class != ""
+	switch {
 	case b.Ready:
-		return serving{ReasonWaypointAccepted, "Waypoint " + b.Gateway.String() + " serves this route."}
+		return serving{ReasonWaypointAccepted, "Waypoint " + b.Gateway.String() + " serves this route.", foreign}
 	case b.Reason != "":
-		return serving{b.Reason, "Nothing serves this route: " + b.Message}
+		return serving{b.Reason, "Nothing serves this route: " + b.Message, foreign}
 	}
-	return serving{ReasonNoWaypoint, "Nothing serves this route: Service " + k.String() + " names no waypoint, nor does its namespace."}
+	return serving{ReasonNoWaypoint, "Nothing serves this route: Service " + k.String() + " names no waypoint, nor does its namespace.", foreign}
 }
