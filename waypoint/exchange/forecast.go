@@ -15,7 +15,8 @@ import (
 // through the very steps of real ones, up to the last, which sends. External
 // authorizers are asked.
 func (x *Exchanger) Forecast(a *Arrival, r *http.Request) decision.Forecast {
-	e := &exchange{Exchanger: x, r: r.WithContext(withArrival(r.Context(), a)), table: x.config.Table()}
+	e := &exchange{Exchanger: x, r: r, arrival: a}
+	e.choosesTable()
 	e.begin()
 	no := e.foresee()
 	if no != nil {

@@ -78,6 +78,9 @@ func (e *exchange) normalize() *reply {
 	if r.Method == http.MethodConnect {
 		return malformed(http.StatusMethodNotAllowed, errors.New("a waypoint is no proxy for CONNECT"))
 	}
+	if err := checkRequest(r); err != nil {
+		return malformed(http.StatusBadRequest, err)
+	}
 	path, err := match.Normalize(r.URL.EscapedPath())
 	if err != nil {
 		return malformed(http.StatusBadRequest, err)

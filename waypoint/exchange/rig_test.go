@@ -81,7 +81,7 @@ func key(name string) mesh.ServiceKey {
 	return mesh.ServiceKey{Namespace: "shop", Hostname: name + ".shop.svc.cluster.local"}
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, bounds ...EngineConfig) *rig {
 	t.Helper()
 	r := &rig{t: t, mesh: backendtest.New(t), ring: decision.NewRing(decision.Config{})}
 	r.self = r.mesh.Workload("wp")
@@ -95,7 +95,12 @@ func newRig(t *testing.T) *rig {
 		Self:  func() *mesh.Workload { return r.self }, Balancer: balance.NewBalancer(), Forward: r.forward, Decisions: r.ring,
 		Record: func(e *telemetry.Exchange) { r.mu.Lock(); defer r.mu.Unlock(); r.records = append(r.records, *e) },
 	})
-	r.x, r.engine = x, NewEngine(EngineConfig{Handler: x})
+	bound := EngineConfig{}
+	if len(bounds) > 0 {
+		bound = bounds[0]
+	}
+	bound.Handler = x
+	r.x, r.engine = x, NewEngine(bound)
 	r.arrival = Arrival{
 		Peer: certstest.ID("shop", "client"), Source: netip.MustParseAddrPort("10.1.0.5:4000"),
 		Dialled: netip.MustParseAddrPort("10.96.0.1:80"), Service: key("web"), Port: 80,
@@ -157,6 +162,9 @@ func (r *rig) pod(name string, serve func(net.Listener)) *backendtest.Pod {
 
 // rules attaches an HTTPRoute to web.
 func (r *rig) rules(rules ...mesh.RouteRule) {
+	for i := range rules {
+		rules[i].Index = i
+	}
 	k := mesh.RouteKey{Kind: mesh.RouteHTTP, Namespace: "shop", Name: "route"}
 	r.state.model.Routes[k] = &mesh.Route{Key: k, Parents: []mesh.RouteParent{{Service: key("web")}}, Rules: rules}
 	r.publish()

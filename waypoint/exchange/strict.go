@@ -3,6 +3,7 @@ package exchange
 import (
 	"bytes"
 	"errors"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -286,6 +287,47 @@ func isToken(b []byte) bool {
 		}
 	}
 	return len(b) > 0
+}
+
+// checkRequest finds what net/http lets pass in HTTP/2, and could not be said to
+// a backend in HTTP/1.1.
+func checkRequest(r *http.Request) error {
+	switch lengths := r.Header["Content-Length"]; {
+	case !isToken([]byte(r.Method)):
+		return errors.New("the method is no token")
+	case r.Host != "" && !isAuthority(r.Host):
+		return errors.New("the host has a character that none has")
+	case r.ProtoMajor != 2:
+		return nil
+	case !isTarget(r.RequestURI, r.Method):
+		return errors.New("the path does not begin with a slash, or has a space or control character")
+	case len(lengths) > 1:
+		return errors.New("the length is told twice")
+	case len(lengths) == 1:
+		n, err := length(lengths[0])
+		if err != nil || n != max(r.ContentLength, 0) {
+			return errors.New("the length is not that of the body")
+		}
+	}
+	return nil
+}
+
+func isTarget(uri, method string) bool {
+	if uri == "*" {
+		return method == http.MethodOptions
+	}
+	return strings.HasPrefix(uri, "/") && !strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == 0x7f })
+}
+
+// isAuthority lets a name or address pass, with its port.
+func isAuthority(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if c != '-' && c != '_' && !('0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z') && !strings.ContainsRune(".:[]~!$&'()*+,;=%", rune(c)) {
+			return false
+		}
+	}
+	return s != ""
 }
 
 // poison makes net/http answer 400, wherever in a head it comes: it is allowed
