@@ -143,6 +143,31 @@ func TestSessionsAreKept(t *testing.T) {
 	}
 }
 
+func TestThePathOfACookieIsWhatTheRuleMatchedBy(t *testing.T) {
+	for _, tt := range []struct {
+		sentence string
+		match    mesh.PathMatch
+		want     string
+	}{
+		{"a prefix", pathPrefix("/shop/"), "/shop"},
+		{"an exact path", pathExact("/shop/a;b"), "/"}, // it would end the attribute
+		{"an exact path without a semicolon", pathExact("/shop"), "/shop"},
+		{"the root", pathPrefix("/"), "/"},
+		{"no path", mesh.PathMatch{}, "/"},
+		{"an expression", mesh.PathMatch{Op: mesh.PathRegex, Value: ".*"}, "/"},
+	} {
+		q := &Request{Path: tt.match.Value}
+		if tt.match.Op == mesh.PathRegex {
+			q.Path = "/shop"
+		}
+		d := decided(t, mesh.RouteRule{Matches: []mesh.RequestMatch{{Path: tt.match}}, Persistence: &mesh.Persistence{Name: "sid"}}, q)
+		h, _ := d.Keep(Session{}, mesh.Backend{}, "uid", noon, false)
+		if !strings.Contains(h.Value, "; Path="+tt.want+"; ") {
+			t.Errorf("%s: %s, want the path %s", tt.sentence, h.Value, tt.want)
+		}
+	}
+}
+
 func TestSessionsThatNoClientMayBeGivenMakeARouteUnusable(t *testing.T) {
 	for sentence, p := range map[string]mesh.Persistence{
 		"a cookie's name with an end": {Name: "a;b"},
