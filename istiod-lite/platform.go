@@ -43,11 +43,13 @@ func (p *plane) cluster() platform {
 	c, log := *p.cfg.Cluster, p.cfg.Logger.With("component", "kube")
 	conditions, provisioner := kube.NewConditions(c.Dynamic, log), kube.NewProvisioner(c, log)
 	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log, Seen: conditions.Seen})
+	parameters := kube.NewParameters(c.Kube, p.queue, log)
 	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
 	write := func(ctx context.Context) error {
 		changed := make(chan struct{}, 1)
 		tasks, ctx := errgroup.WithContext(ctx)
 		tasks.Go(func() error { return keys.Follow(ctx, p.replaceKeys(changed)) })
+		tasks.Go(func() error { return parameters.Run(ctx) })
 		tasks.Go(func() error {
 			return kube.Lead(ctx, c.Kube, p.cfg.Namespace, p.cfg.Identity, log, func(ctx context.Context) error {
 				roots := &kube.Roots{Client: c.Kube, Bundle: p.authority.Roots, Changed: changed, Logger: log}
@@ -67,7 +69,10 @@ func (p *plane) cluster() platform {
 			conditions.Details(details)
 			conditions.Want(all)
 		},
-		provide: provisioner.Want,
+		provide: func(plan provision.Plan) {
+			parameters.Want(plan.Parameters)
+			provisioner.Want(plan)
+		},
 	}
 }
 

@@ -25,7 +25,8 @@ type translation struct {
 	p          *plane
 	set        objects.Set
 	translator *translate.Translator
-	needed     []objects.Key // Gateways that services left to the mesh
+	needed     []objects.Key  // Gateways that services left to the mesh
+	plan       provision.Plan // the last
 }
 
 func newTranslation(p *plane) *translation {
@@ -51,12 +52,13 @@ func (t *translation) step() error {
 	now.generation = p.pusher.Publish(model, since)
 	p.model.Store(now)
 	p.ledger.Note(changes, refs, now.generation)
-	p.platform.tell(conditions, t.translator.Details())
 	needed := t.translator.AutoWaypoints()
 	if now.generation == 1 || slices.ContainsFunc(refs, provision.Concerns) || !slices.Equal(needed, t.needed) {
-		p.platform.provide(provision.Make(p.cfg.Waypoint, &t.set, needed))
+		t.plan = provision.Make(p.cfg.Waypoint, &t.set, needed)
+		p.platform.provide(t.plan)
 	}
 	t.needed = needed
+	p.platform.tell(t.plan.Tell(conditions), t.translator.Details())
 	p.metrics.translated(len(refs), len(model.Services), time.Since(began))
 	p.log.Debug("published", "generation", now.generation, "changes", len(refs), "took", time.Since(began))
 	return nil

@@ -56,6 +56,7 @@ type Provisioner struct {
 
 	mu     sync.Mutex
 	wanted map[part]*unstructured.Unstructured // nil until the first Want
+	held   map[objects.Key]bool                // Gateways whose objects stay as they are
 	idle   map[part]idleness
 	queue  workqueue.TypedRateLimitingInterface[part] // nil unless running
 }
@@ -91,6 +92,10 @@ func (p *Provisioner) Want(plan provision.Plan) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.idleLocked(plan.Idle)
+	p.held = map[objects.Key]bool{}
+	for _, k := range plan.Hold {
+		p.held[k] = true
+	}
 	if p.queue != nil {
 		for k, o := range next {
 			if !reflect.DeepEqual(o, p.wanted[k]) {
@@ -212,6 +217,7 @@ func (p *Provisioner) reconcile(ctx context.Context, k part, have map[string]cac
 	p.mu.Lock()
 	known, want := p.wanted != nil, p.wanted[k]
 	idle, unused := p.idle[k]
+	held := p.held[k.key] // what is made has its Gateway's name
 	p.mu.Unlock()
 	if resource, ok := claimed[k.kind]; ok {
 		api := p.clients.Dynamic.Resource(resource).Namespace(k.key.Namespace)
@@ -229,7 +235,7 @@ func (p *Provisioner) reconcile(ctx context.Context, k part, have map[string]cac
 	switch {
 	case want != nil:
 		return p.apply(ctx, k, api, want, old)
-	case known && old != nil && madeHere(old):
+	case known && !held && old != nil && madeHere(old):
 		p.log.Info("removing what is not wanted any more", "object", k.String())
 		return remove(ctx, api, k, old.GetUID())
 	}

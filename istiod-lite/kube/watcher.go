@@ -14,6 +14,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/provision"
 )
 
 // WatcherConfig configures a Watcher; all fields but Seen must be set.
@@ -87,6 +88,8 @@ func (w *Watcher) informers() []cache.SharedIndexInformer {
 				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed))).String()
 		}))
 	mesh := named(w.cfg.Clients.Kube, w.cfg.Namespace, meshName)
+	defaults := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(strip), informers.WithNamespace(w.cfg.Namespace),
+		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = provision.LabelDefaults }))
 	w.cfg.Queue.Put(objects.Ref{Kind: objects.KindMesh}, w.cfg.Mesh)
 	return []cache.SharedIndexInformer{
 		live.Core().V1().Pods().Informer(),
@@ -95,6 +98,7 @@ func (w *Watcher) informers() []cache.SharedIndexInformer {
 		all.Core().V1().Namespaces().Informer(),
 		all.Discovery().V1().EndpointSlices().Informer(),
 		mesh.Core().V1().ConfigMaps().Informer(),
+		defaults.Core().V1().ConfigMaps().Informer(),
 	}
 }
 
@@ -125,7 +129,7 @@ func (w *Watcher) put(object any, gone bool) {
 	if last, ok := object.(cache.DeletedFinalStateUnknown); ok {
 		object = last.Obj
 	}
-	if cm, ok := object.(*corev1.ConfigMap); ok {
+	if cm, ok := object.(*corev1.ConfigMap); ok && cm.Labels[provision.LabelDefaults] == "" {
 		if cm.Name == meshName {
 			w.putMesh(cm, gone)
 		}

@@ -104,6 +104,7 @@ var kinds = []kind{
 	ofCluster(KindKeySet, func(s *Set) *map[Key]*KeySet { return &s.KeySets }),
 	// Never read from a file: a file's objects speak for themselves.
 	ofCluster(KindDefinition, func(s *Set) *map[Key]*metav1.PartialObjectMetadata { return &s.Definitions }),
+	of(KindConfigMap, func(s *Set) *map[Key]*corev1.ConfigMap { return &s.ConfigMaps }, "v1"),
 	of(KindPod, func(s *Set) *map[Key]*corev1.Pod { return &s.Pods }, "v1"),
 }
 

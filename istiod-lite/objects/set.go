@@ -49,6 +49,7 @@ const (
 	KindXMesh                 Kind = "XMesh"
 	KindXBackendTrafficPolicy Kind = "XBackendTrafficPolicy"
 	KindKeySet                Kind = "KeySet"
+	KindConfigMap             Kind = "ConfigMap"
 	KindDefinition            Kind = "CustomResourceDefinition"
 	KindMesh                  Kind = "MeshConfig"
 )
@@ -85,6 +86,8 @@ type Set struct {
 	XMeshes                 map[Key]*gatewayx.XMesh
 	XBackendTrafficPolicies map[Key]*gatewayx.XBackendTrafficPolicy
 	KeySets                 map[Key]*KeySet // by where they are fetched, as Name
+	// ConfigMaps are those that say how waypoints are made.
+	ConfigMaps map[Key]*corev1.ConfigMap
 	// Definitions are the custom kinds that the cluster has, of those above.
 	Definitions map[Key]*metav1.PartialObjectMetadata
 

@@ -41,6 +41,12 @@ type Plan struct {
 	Apply []*unstructured.Unstructured
 	// Create are made if they are missing, and then left to the user.
 	Create []*unstructured.Unstructured
+	// Hold are Gateways whose objects stay as they are, whatever they are, since
+	// Problems says that it is not known what they should be.
+	Hold     []objects.Key
+	Problems map[objects.Key]string
+	// Parameters are the ConfigMaps that Gateways name.
+	Parameters []objects.Key
 	// Idle are removed once they have been idle for a while.
 	Idle []Idle
 }
@@ -57,19 +63,54 @@ func Make(s Settings, set *objects.Set, needed []objects.Key) Plan {
 	for _, g := range set.Gateways {
 		class := set.GatewayClasses[objects.Key{Name: string(g.Spec.GatewayClassName)}]
 		if translate.IsWaypoint(g, class) && g.DeletionTimestamp == nil {
-			p.Apply = append(p.Apply, waypoint{s, set.Mesh.WithDefaults(), g}.objects()...)
+			p.add(waypoint{s, set.Mesh.WithDefaults(), g}, set)
 		}
 	}
+	slices.SortFunc(p.Parameters, func(a, b objects.Key) int { return cmp.Compare(a.String(), b.String()) })
+	p.Parameters = slices.Compact(p.Parameters)
 	slices.SortFunc(p.Apply, func(a, b *unstructured.Unstructured) int {
 		return cmp.Or(cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()), cmp.Compare(a.GetKind(), b.GetKind()))
 	})
 	return p
 }
 
+// add plans one waypoint.
+func (p *Plan) add(w waypoint, set *objects.Set) {
+	k := objects.Key{Namespace: w.gateway.Namespace, Name: w.gateway.Name}
+	if named, ok, _ := w.parameters(); ok {
+		p.Parameters = append(p.Parameters, named)
+	}
+	all, err := w.objects(set)
+	if err != nil {
+		if p.Problems == nil {
+			p.Problems = map[objects.Key]string{}
+		}
+		p.Problems[k] = err.Error()
+		p.Hold = append(p.Hold, k)
+		return
+	}
+	p.Apply = append(p.Apply, all...)
+}
+
+// Tell puts what is wrong with Gateways in the place of their being accepted.
+func (p Plan) Tell(all []translate.Condition) []translate.Condition {
+	if len(p.Problems) == 0 {
+		return all
+	}
+	out := slices.Clone(all)
+	for i, c := range out {
+		if c.Object.Kind == objects.KindGateway && c.Type == translate.TypeAccepted && c.Parent == (translate.Parent{}) && p.Problems[c.Object.Key] != "" {
+			out[i].Status, out[i].Reason = false, "InvalidParameters"
+			out[i].Message = "The waypoint is left as it is: " + p.Problems[c.Object.Key] + "."
+		}
+	}
+	return out
+}
+
 // Concerns reports whether a plan may depend on an object.
 func Concerns(ref objects.Ref) bool {
 	switch ref.Kind {
-	case objects.KindGateway, objects.KindGatewayClass, objects.KindXMesh, objects.KindDefinition, objects.KindMesh:
+	case objects.KindGateway, objects.KindGatewayClass, objects.KindXMesh, objects.KindDefinition, objects.KindMesh, objects.KindConfigMap:
 		return true
 	default:
 		return false

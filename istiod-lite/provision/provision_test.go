@@ -5,6 +5,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -14,6 +15,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
+	"github.com/ambit-mesh/ambit/istiod-lite/translate"
 )
 
 var update = flag.Bool("update", false, "rewrite golden files")
@@ -138,5 +140,40 @@ spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, p
 	}
 	if len(p.Apply) != 9 {
 		t.Errorf("an idle one lost its objects: %d are left of 9", len(p.Apply))
+	}
+}
+
+func TestOverlaysThatCannotBeLaidHoldTheWaypoint(t *testing.T) {
+	for _, tt := range []struct{ sentence, ref, data, says string }{
+		{"one that is not there", "kind: ConfigMap, name: gone", "{}", "ConfigMap shop/gone of parametersRef is not there"},
+		{"one that is no ConfigMap", "kind: Secret, name: mine", "{}", "only a ConfigMap is understood"},
+		{"no YAML", "kind: ConfigMap, name: mine", `{service: "a: b: c"}`, "key service of ConfigMap shop/mine"},
+		{"a field that the kind does not have", "kind: ConfigMap, name: mine", `{deployment: "spec: {replcas: 2}"}`, "replcas"},
+		{"another name", "kind: ConfigMap, name: mine", `{service: "metadata: {name: x}"}`, "metadata.name cannot be set"},
+	} {
+		set, err := objects.Parse([]byte(`
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: mine, namespace: shop}
+data: ` + tt.data + `
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: w, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, infrastructure: {parametersRef: {group: "", ` + tt.ref + `}}, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := objects.Key{Namespace: "shop", Name: "w"}
+		p := Make(settings, &set, nil)
+		if len(p.Apply) > 0 || !cmp.Equal(p.Hold, []objects.Key{key}) || !strings.Contains(p.Problems[key], tt.says) {
+			t.Errorf("%s: applies %d objects, holds %v, says %v, want %q", tt.sentence, len(p.Apply), p.Hold, p.Problems, tt.says)
+		}
+		_, all := translate.Translate(set)
+		told := p.Tell(all)[0]
+		if told.Type != translate.TypeAccepted || told.Status || told.Reason != "InvalidParameters" || !strings.Contains(told.Message, tt.says) {
+			t.Errorf("%s: told %+v", tt.sentence, told)
+		}
 	}
 }

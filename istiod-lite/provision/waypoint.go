@@ -7,7 +7,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -20,10 +19,6 @@ type waypoint struct {
 	settings Settings
 	mesh     objects.MeshConfig
 	gateway  *gateway.Gateway
-}
-
-func (w waypoint) objects() []*unstructured.Unstructured {
-	return []*unstructured.Unstructured{encode(w.account()), encode(w.deployment()), encode(w.service())}
 }
 
 // meta names an object and its owner, with whom it goes.
