@@ -2,8 +2,10 @@ package exchange
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/waypoint/explain"
@@ -19,6 +21,8 @@ type story struct {
 	verdict  policy.Verdict
 	query    match.Request
 	routes   *match.Routes
+	// tokens are those that were looked for, of whom the verified one is in asked.
+	tokens []*mesh.Authentication
 	// large says that the header was too large to keep: what depends on it
 	// cannot be told.
 	large bool
@@ -30,7 +34,7 @@ const maxKept = 8 << 10
 func (e *exchange) story() *story {
 	s := &story{
 		record: e.record, asked: e.asked, policies: e.policies, verdict: e.verdict,
-		query: e.query, routes: e.routes,
+		query: e.query, routes: e.routes, tokens: e.table.Authentications(e.guarded()),
 	}
 	if sizeOf(e.r.Header)+len(e.query.Query) > maxKept {
 		s.large, s.query, s.asked = true, match.Request{}, policy.Request{}
@@ -51,6 +55,7 @@ func sizeOf(h http.Header) int {
 // Tell implements decision.Teller.
 func (s *story) Tell() decision.Story {
 	out := decision.OfExchange(&s.record)
+	out.Tokens = s.tokensTold()
 	if s.verdict.Cause == policy.CauseNone {
 		return out // it ended before policies were asked
 	}
@@ -64,4 +69,25 @@ func (s *story) Tell() decision.Story {
 		out.Routes = explain.Routes(s.routes.Explain(&s.query))
 	}
 	return out
+}
+
+// tokensTold is what became of the end user's token.
+func (s *story) tokensTold() []decision.Line {
+	if len(s.tokens) == 0 || s.asked.HTTP == nil {
+		return nil
+	}
+	says := "none was sent"
+	switch token := s.asked.HTTP.Token; {
+	case token != nil:
+		says = "verified, of " + token.Principal
+	case s.record.Flag == telemetry.ExchangeBadToken && s.record.Err != nil:
+		says = "refused: " + s.record.Err.Error()
+	case s.verdict.Cause == policy.CauseNone || s.record.Flag == telemetry.ExchangeUnauthorized:
+		return nil // nobody looked
+	}
+	var names []string
+	for _, a := range s.tokens {
+		names = append(names, a.Key.String())
+	}
+	return []decision.Line{{About: strings.Join(names, ", "), Says: says}}
 }

@@ -53,7 +53,7 @@ func TestStoriesSayWhyAndWhyNot(t *testing.T) {
 	r.rules(
 		mesh.RouteRule{Matches: []mesh.RequestMatch{{Headers: []mesh.ValueMatch{{Name: "end-user", Value: "jason"}}}}, Backends: []mesh.Backend{to("web", 1)}},
 		mesh.RouteRule{
-			Name: "cart", Matches: []mesh.RequestMatch{{Path: mesh.PathMatch{Op: mesh.PathPrefix, Value: "/cart"}}}, Backends: []mesh.Backend{to("v2", 1)},
+			Index: 1, Name: "cart", Matches: []mesh.RequestMatch{{Path: mesh.PathMatch{Op: mesh.PathPrefix, Value: "/cart"}}}, Backends: []mesh.Backend{to("v2", 1)},
 			Filters: mesh.Filters{Request: &mesh.HeaderEdit{Set: []mesh.Header{{Name: "End-User", Value: "jason"}}, Remove: []string{"X-Any"}}},
 		},
 	)

@@ -70,20 +70,22 @@ func TestTokensOfEndUsers(t *testing.T) {
 		name, path, header string
 		status             int
 		flag               telemetry.ExchangeFlag
+		told               string
 	}{
-		{"a good token", "/", mine.token("jane", time.Hour), 200, telemetry.ExchangeOK},
-		{"a good token in the query, which does not go on", "/?a=b&token=" + mine.token("jane", time.Hour), "", 200, telemetry.ExchangeOK},
-		{"a good token of somebody else", "/", mine.token("john", time.Hour), 403, telemetry.ExchangeDenied},
-		{"no token", "/", "", 403, telemetry.ExchangeDenied},
-		{"a token by another key", "/", other.token("jane", time.Hour), 401, telemetry.ExchangeBadToken},
-		{"a token whose time is over", "/", mine.token("jane", -time.Hour), 401, telemetry.ExchangeBadToken},
-		{"nonsense", "/", "x.y.z", 401, telemetry.ExchangeBadToken},
+		{"a good token", "/", mine.token("jane", time.Hour), 200, telemetry.ExchangeOK, "verified, of me/jane"},
+		{"a good token in the query, which does not go on", "/?a=b&token=" + mine.token("jane", time.Hour), "", 200, telemetry.ExchangeOK, "verified, of me/jane"},
+		{"a good token of somebody else", "/", mine.token("john", time.Hour), 403, telemetry.ExchangeDenied, "verified, of me/john"},
+		{"no token", "/", "", 403, telemetry.ExchangeDenied, "none was sent"},
+		{"a token by another key", "/", other.token("jane", time.Hour), 401, telemetry.ExchangeBadToken, "refused: "},
+		{"a token whose time is over", "/", mine.token("jane", -time.Hour), 401, telemetry.ExchangeBadToken, "refused: "},
+		{"nonsense", "/", "x.y.z", 401, telemetry.ExchangeBadToken, "refused: "},
 	} {
 		header := []string{"X-User: made-up"}
 		if c.header != "" {
 			header = append(header, "Authorization: Bearer "+c.header)
 		}
 		got.Store(nil)
+		r.forget()
 		resp, _ := r.do(false, "GET "+c.path, "", header...)
 		q := got.Load()
 		if resp.StatusCode != c.status || (q != nil) != (c.status == 200) {
@@ -91,6 +93,10 @@ func TestTokensOfEndUsers(t *testing.T) {
 		}
 		if e := r.last(); e.Flag != c.flag {
 			t.Errorf("%s: recorded with %s", c.name, e.Flag)
+		}
+		told := r.story().Tokens
+		if len(told) != 1 || told[0].About != "shop/jwt" || !strings.HasPrefix(told[0].Says, c.told) || c.header != "" && strings.Contains(told[0].Says, c.header) {
+			t.Errorf("%s: the story tells %+v, want %q and no token", c.name, told, c.told)
 		}
 		if q != nil && (strings.Contains(q.URL.RawQuery, "token") || q.Header.Get("X-User") != "jane" || q.Header.Get("Authorization") != "") {
 			t.Errorf("%s: the backend got %s %v", c.name, q.URL, q.Header)
