@@ -108,8 +108,11 @@ var kinds = []kind{
 	of(KindPod, func(s *Set) *map[Key]*corev1.Pod { return &s.Pods }, "v1"),
 }
 
-// Reads reports whether a Set holds objects of a kind in this apiVersion.
-func Reads(apiVersion string, name Kind) bool { return read(apiVersion, name) != nil }
+// Reads reports whether a Set holds every object of a kind in this apiVersion.
+// Of ConfigMaps it holds only those that Gateways name.
+func Reads(apiVersion string, name Kind) bool {
+	return name != KindConfigMap && read(apiVersion, name) != nil
+}
 
 // read finds the kind of a document, or nil.
 func read(apiVersion string, name Kind) *kind {
