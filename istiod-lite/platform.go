@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -102,13 +103,24 @@ func (p *plane) directory() platform {
 		keys:    func(context.Context) (*ca.Material, error) { return keysIn(d.Keys, p.cfg.Mesh.TrustDomain) },
 		write:   func(context.Context) error { return nil },
 		provide: func(provision.Plan) {}, // waypoints are started by hand there
-		tell: func(all []translate.Condition, _ map[objects.Ref]*translate.Detail) {
-			for _, c := range all {
-				if !c.Status {
-					p.log.Warn("not accepted as written", "object", c.Object.String(), "condition", c.Type, "reason", c.Message)
-				}
+		tell:    logTroubles(p.log),
+	}
+}
+
+// logTroubles says what objects would be told in their status, each thing once.
+func logTroubles(log *slog.Logger) func([]translate.Condition, map[objects.Ref]*translate.Detail) {
+	last := map[translate.Condition]bool{}
+	return func(all []translate.Condition, _ map[objects.Ref]*translate.Detail) {
+		now := map[translate.Condition]bool{}
+		for _, c := range all {
+			if !c.Trouble() {
+				continue
 			}
-		},
+			if now[c] = true; !last[c] {
+				log.Warn("not as written", "object", c.Object.String(), "parent", c.Parent.Name, "condition", c.Type, "reason", c.Message)
+			}
+		}
+		last = now
 	}
 }
 

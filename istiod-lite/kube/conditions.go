@@ -104,7 +104,9 @@ func (c *Conditions) addAllLocked() {
 		c.queue.Add(ref)
 	}
 	for ref := range c.seen {
-		c.queue.Add(ref)
+		if c.wanted[ref] == nil { // else it would be written twice, for it may be under way already
+			c.queue.Add(ref)
+		}
 	}
 }
 

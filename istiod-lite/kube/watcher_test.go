@@ -2,6 +2,7 @@ package kube
 
 import (
 	"reflect"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -10,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	metadatafake "k8s.io/client-go/metadata/fake"
+	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
@@ -253,3 +255,46 @@ func stripAll(t *testing.T, o any) {
 
 // exportAll lets cmp look into netip values.
 func exportAll(reflect.Type) bool { return true }
+
+func TestWhatIsQueuedWasSeenBefore(t *testing.T) {
+	c := fakes()
+	var mu sync.Mutex
+	last := map[objects.Ref]any{}
+	q := feed.NewQueue()
+	w := NewWatcher(WatcherConfig{
+		Clients: c.Clients, Queue: q, Namespace: "istio-system", Logger: quiet,
+		Seen: func(ref objects.Ref, object any) {
+			mu.Lock()
+			defer mu.Unlock()
+			last[ref] = object
+		},
+	})
+	running(t, w.Run)
+	s := &seen{t: t, q: q}
+	<-w.Synced()
+	crds := c.Metadata.Resource(crdResource).(metadatafake.MetadataClient)
+	c.watching(t, 1, "customresourcedefinitions")
+	if _, err := crds.CreateFake(definition("httproutes.gateway.networking.k8s.io"), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.watching(t, 1, "httproutes")
+	routes := c.Gateway.GatewayV1().HTTPRoutes("shop")
+	if _, err := routes.Create(t.Context(), &gateway.HTTPRoute{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "r", ResourceVersion: "7"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("the route is queued", func(set objects.Set) bool { return len(set.HTTPRoutes) == 1 })
+	mu.Lock()
+	if r, ok := last[routeRef].(*gateway.HTTPRoute); !ok || r.ResourceVersion != "7" {
+		t.Errorf("before it was queued, %v was seen", last[routeRef])
+	}
+	mu.Unlock()
+	if err := routes.Delete(t.Context(), "r", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.holds("it is gone", func(set objects.Set) bool { return len(set.HTTPRoutes) == 0 })
+	mu.Lock()
+	defer mu.Unlock()
+	if last[routeRef] != nil {
+		t.Errorf("after it is gone, %v was seen", last[routeRef])
+	}
+}

@@ -98,6 +98,12 @@ type Condition struct {
 	Message string
 }
 
+// Trouble reports whether a condition tells of something that is not as its
+// author wants it.
+func (c Condition) Trouble() bool {
+	return c.Status == (c.Type == TypePartiallyInvalid || c.Type == TypeConflicted)
+}
+
 // Parent is a reference in a route's parentRefs or a policy's targetRefs, as it
 // was written: what was left out is empty.
 type Parent struct {
