@@ -1,6 +1,7 @@
 package exchange
 
 import (
+	"net"
 	"net/http"
 	"strings"
 	"sync"
@@ -105,6 +106,33 @@ func TestClientsDoNotSeeAProbeFail(t *testing.T) {
 		}
 		if time.Now().After(end) {
 			t.Fatalf("no probes: %+v", r.x.config.Balancer.Circuits())
+		}
+	}
+}
+
+func TestEndpointsAreJudgedByTheStatusOfGRPC(t *testing.T) {
+	says := func(code string) func(net.Listener) {
+		return backendtest.HTTP(func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/grpc")
+			w.Header().Set("Grpc-Status", code)
+		})
+	}
+	for code, want := range map[string]circuit.Reason{
+		"14": circuit.ReasonGatewayErrors, // UNAVAILABLE
+		"13": circuit.ReasonServerErrors,  // INTERNAL
+		"5":  "",                          // NOT_FOUND is the caller's
+	} {
+		r := newRig(t)
+		pod := r.pod("other", says(code))
+		r.service("web", mesh.AppGRPC, pod, r.pod("well", says("0")))
+		r.settings(mesh.Settings{Balancer: mesh.Balancer{Kind: mesh.BalanceRoundRobin}, Outlier: mesh.Outlier{BaseEjection: time.Hour}})
+		for range 12 {
+			r.do(true, "POST /a.B/C", "", "Content-Type: application/grpc")
+		}
+		for _, s := range r.x.config.Balancer.Circuits() {
+			if s.Workload == pod.Workload.UID && s.Reason != want {
+				t.Errorf("status %s: the endpoint was ejected for %q, want %q", code, s.Reason, want)
+			}
 		}
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"time"
 
+	"google.golang.org/grpc/codes"
+
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/waypoint/balance"
@@ -169,9 +171,24 @@ func (t *try) abandon() {
 	t.limit.end()
 }
 
+// health is the status by which the endpoint is judged: of gRPC, the one that
+// its code stands for, unless that is the caller's fault.
+func (t *try) health() int {
+	if t.response == nil || t.record.GRPCStatus < 0 {
+		return t.status()
+	}
+	switch codes.Code(t.record.GRPCStatus) {
+	case codes.Unavailable:
+		return http.StatusServiceUnavailable
+	case codes.Unknown, codes.Internal, codes.DataLoss:
+		return http.StatusInternalServerError
+	}
+	return t.status()
+}
+
 // report tells the balancer how it went.
 func (t *try) report(err error) {
-	r := balance.Result{Status: t.status(), Err: err, Latency: t.latency}
+	r := balance.Result{Status: t.health(), Err: err, Latency: t.latency}
 	if t.r.Context().Err() != nil && t.failure != match.FailureUnsent {
 		r = balance.Result{} // the client went away, which says nothing of the endpoint
 	}
