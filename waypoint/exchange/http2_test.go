@@ -229,11 +229,11 @@ func TestFloodsAreSurvived(t *testing.T) {
 			return c.WriteContinuation(1, false, c.block("x: "+strings.Repeat("a", 1000)))
 		}},
 		{"more streams than are allowed", 2000, false, func(c *rawTwo, _ int) error { c.ask(true, slow...); return nil }},
-		{"pings", 50_000, false, func(c *rawTwo, _ int) error { return c.WritePing(false, [8]byte{}) }},
-		{"settings", 50_000, false, func(c *rawTwo, _ int) error {
+		{"pings", 20_000, false, func(c *rawTwo, _ int) error { return c.WritePing(false, [8]byte{}) }},
+		{"settings", 20_000, false, func(c *rawTwo, _ int) error {
 			return c.WriteSettings(http2.Setting{ID: http2.SettingMaxFrameSize, Val: 1 << 15})
 		}},
-		{"empty DATA", 50_000, false, func(c *rawTwo, i int) error {
+		{"empty DATA", 20_000, false, func(c *rawTwo, i int) error {
 			if i == 0 {
 				c.ask(false, ":method: POST", ":scheme: http", ":authority: web", ":path: /")
 			}

@@ -316,6 +316,7 @@ func isTarget(uri, method string) bool {
 	if uri == "*" {
 		return method == http.MethodOptions
 	}
+	uri, _, _ = strings.Cut(uri, "?") // queries are brought into form
 	return strings.HasPrefix(uri, "/") && !strings.ContainsFunc(uri, func(r rune) bool { return r <= ' ' || r == 0x7f })
 }
 
