@@ -16,7 +16,9 @@ var beyondManifests embed.FS
 // mesh do not look at; e2e/trial names them too.
 func beyond() []suite.ConformanceTest {
 	return []suite.ConformanceTest{
-		grpcHeaders(), redirects(), rewrites(), methods(), backends(), timeouts(), mirrors(), cors(), merged(), producersAndConsumers(), conflicts(), statuses(), retries(),
+		grpcHeaders(), grpcMethods(), redirects(), rewrites(), methods(), backends(), timeouts(), mirrors(), cors(), merged(),
+		producersAndConsumers(), conflicts(), statuses(), changes(), tcpRoutes(), tlsRoutes(),
+		retries(), budgets(), sessions(), // of the experimental channel
 	}
 }
 

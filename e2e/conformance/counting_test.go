@@ -108,3 +108,51 @@ func retries() suite.ConformanceTest {
 		}
 	})
 }
+
+// budgets are of the experimental channel. Without one, 200 requests that fail
+// would be 600 at the backend; a fifth of them may be tried again, and ten a
+// second in any case.
+func budgets() suite.ConformanceTest {
+	return caseOf("RetryBudget", "How many requests may be tried again", "budget.yaml", func(t *testing.T, s *suite.ConformanceTestSuite) {
+		client := echo.ConnectToApp(t, s, echo.MeshAppEchoV1)
+		exchange{path: "/", backend: "echo-v1"}.holds(t, client, s)
+		word := rand.Text()
+		began := time.Now()
+		if got := shares(t, client, exchange{path: "/?status=503&" + word}, 200); got["503"] != 200 {
+			t.Errorf("replies by status: %v", got)
+		}
+		took := time.Since(began)
+		most := 200 + 40 + 10*int(1+took.Seconds()) + 20 // and the requests that were open when the budget was spent
+		if n := settled(t, s, "v1", word, 200); n <= 200 || n > most {
+			t.Errorf("in %s the backend got %d requests, want more than 200 and at most %d", took, n, most)
+		}
+	})
+}
+
+// sessions are of the experimental channel.
+func sessions() suite.ConformanceTest {
+	return caseOf("HTTPRouteSession", "A session stays where it began", "session.yaml", func(t *testing.T, s *suite.ConformanceTestSuite) {
+		client := echo.ConnectToApp(t, s, echo.MeshAppEchoV1)
+		exchange{path: "/"}.holds(t, client, s)
+		for range 4 {
+			_, first, err := client.CaptureRequestResponseAndCompare(t, exchange{path: "/"}.expect())
+			if err != nil {
+				t.Fatal(err)
+			}
+			cookie, _, _ := strings.Cut(first.ResponseHeaders.Get("Set-Cookie"), ";")
+			if !strings.HasPrefix(cookie, "table=") {
+				t.Fatalf("the reply has no cookie but %v", first.ResponseHeaders)
+			}
+			again := exchange{path: "/", headers: map[string]string{"Cookie": cookie}}
+			replies, err := client.RequestBatch(t, again.expect(), 20)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range replies {
+				if r.Hostname != first.Hostname {
+					t.Fatalf("a session of %s came to %s", first.Hostname, r.Hostname)
+				}
+			}
+		}
+	})
+}

@@ -78,7 +78,7 @@ func Modes() []Mode {
 	return []Mode{
 		{Name: "standard", GatewayAPI: "standard", Labels: []string{ambient}, Explicit: true, Beyond: beyond()},
 		{Name: "auto", GatewayAPI: "standard", Labels: []string{ambient, autoWaypoint}},
-		{Name: "experimental", GatewayAPI: "experimental", Labels: []string{ambient, autoWaypoint}, Inferred: true, Beyond: []string{"BeyondHTTPRouteRetryCounts"}},
+		{Name: "experimental", GatewayAPI: "experimental", Labels: []string{ambient, autoWaypoint}, Inferred: true, Beyond: []string{"BeyondHTTPRouteRetryCounts", "BeyondRetryBudget", "BeyondHTTPRouteSession"}},
 	}
 }
 
@@ -87,7 +87,8 @@ func beyond() []string {
 	return []string{
 		"BeyondGRPCRouteRequestHeaderModifier", "BeyondHTTPRouteRedirectLocation", "BeyondHTTPRouteRewriteArrives", "BeyondHTTPRouteMethods",
 		"BeyondHTTPRouteBackends", "BeyondHTTPRouteTimeouts", "BeyondHTTPRouteMirrorCounts", "BeyondHTTPRouteCORS", "BeyondHTTPRouteMerge",
-		"BeyondProducerAndConsumerRoutes", "BeyondRouteConflict", "BeyondRouteStatus",
+		"BeyondProducerAndConsumerRoutes", "BeyondRouteConflict", "BeyondRouteStatus", "BeyondRouteChanges",
+		"BeyondGRPCRouteMethods", "BeyondTCPRoute", "BeyondTLSRoute",
 	}
 }
 
