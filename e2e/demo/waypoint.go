@@ -98,10 +98,7 @@ func (a answers) near(weights [2]int) error {
 
 // circuit is one endpoint's breaker as the waypoint tells it.
 type circuit struct {
-	Workload string `json:"workload"`
-	State    string `json:"state"`
-	Percent  int    `json:"percent"`
-	Cause    string `json:"cause"`
+	Endpoint, State, Share string
 }
 
 // breaker breaks one replica of reviews, and draws what its circuit does.
@@ -148,7 +145,7 @@ func (p *play) watch(ctx context.Context) (seen []string, err error) {
 		}
 		word := c.State
 		if c.State == "ramping" {
-			word = fmt.Sprintf("ramping %d %%", c.Percent)
+			word = "ramping " + c.Share
 		}
 		if len(seen) == 0 || !strings.HasPrefix(seen[len(seen)-1], word+" ") {
 			seen = append(seen, fmt.Sprintf("%s (%.1f s)", word, time.Since(began).Seconds()))
@@ -189,7 +186,7 @@ func (p *play) circuitOf(ctx context.Context, pod string) (circuit, error) {
 		return circuit{}, fmt.Errorf("reading circuits: %w", err)
 	}
 	for _, c := range all {
-		if strings.HasSuffix(c.Workload, "/"+pod) {
+		if strings.HasSuffix(c.Endpoint, "/"+pod) {
 			return c, nil
 		}
 	}
