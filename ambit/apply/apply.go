@@ -156,7 +156,10 @@ func To(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured
 	}
 	var out []ask.Version
 	for _, obj := range objs {
-		if obj.GetName() == "" {
+		switch {
+		case obj.GetKind() == "" || obj.GetAPIVersion() == "":
+			return out, errors.New("a document without apiVersion or kind: this is no Kubernetes object")
+		case obj.GetName() == "":
 			return out, fmt.Errorf("a %s without a name", obj.GetKind())
 		}
 		if err := place(c, obj, o.Namespace); err != nil {

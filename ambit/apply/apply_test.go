@@ -140,6 +140,7 @@ func TestObjectsAreAppliedInOrderAndTheirVersionsKnown(t *testing.T) {
 			[]ask.Version{web}, "applied service/web in default\n", "applying service/refused in default: conflict with manager helm",
 		},
 		{"a kind that the cluster does not have", "apiVersion: a.example/v1\nkind: Odd\nmetadata: {name: x}\n", Options{}, nil, nil, "", "the cluster does not serve Odd"},
+		{"a document that is no object", "foo: bar\n", Options{}, nil, nil, "", "without apiVersion or kind"},
 		{"an object without a name", "apiVersion: v1\nkind: Service\nmetadata: {}\n", Options{}, nil, nil, "", "a Service without a name"},
 	} {
 		s := &apiServer{}

@@ -47,6 +47,9 @@ func run(ctx context.Context, name string) error {
 const next = `
 Try next:
   ambit check
+  ambit status                                                  # who has the newest configuration
+  ambit waypoint circuits -n shop --all
+  ambit can shop/client GET http://reviews.shop/                # and the reasons, without a request
   ambit ztunnel workloads -n shop
   ambit ztunnel certificates
   ambit ztunnel connections
