@@ -165,11 +165,12 @@ func TestWhereTooFewAreWellEjectionsAreIgnored(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, q := NewBalancer(), ask(many(4))
 		q.Settings.Outlier = mesh.Outlier{BaseEjection: time.Hour, MinHealthPercent: 80}
+		q.Settings.Balancer.Kind = mesh.BalanceRandom
 		clients(t, b, q, 10*time.Second, failing("pod-1"), func(time.Duration, Choice) {})
 		if s := stateOf(t, b, "pod-1"); s.State == circuit.Closed {
 			t.Fatal("the sick endpoint is not ejected")
 		}
-		about(t, "the ejected endpoint", spread(t, b, q, 1000)["pod-1"], 250)
+		about(t, "the ejected endpoint", spread(t, b, q, 4000)["pod-1"], 1000)
 	})
 }
 
