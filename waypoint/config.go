@@ -31,8 +31,8 @@ type Config struct {
 	CertificateTTL time.Duration
 	// Listen is the address of HBONE without its port. Empty is every one.
 	Listen string
-	// TunnelPort, AdminPort, MetricsPort and ReadyPort are 15008, 15000, 15020
-	// and 15021 if zero.
+	// TunnelPort is 15008 if zero; AdminPort, MetricsPort and ReadyPort are
+	// admin.Servers'.
 	TunnelPort, AdminPort, MetricsPort, ReadyPort uint16
 	// Engine bounds what clients may do; its Handler and Logger are ours.
 	Engine exchange.EngineConfig
@@ -87,15 +87,9 @@ func (c *Config) fill() {
 	def(&c.Self.Domain, "cluster.local")
 	def(&c.CertificateTTL, 24*time.Hour)
 	def(&c.TunnelPort, hbone.Port)
-	def(&c.AdminPort, 15000)
-	def(&c.MetricsPort, 15020)
-	def(&c.ReadyPort, 15021)
 	def(&c.DrainDeadline, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Levels == nil {
-		c.Levels, _ = admin.ParseLevels("")
 	}
 	if c.Tuning.Logger == nil {
 		c.Tuning.Logger = c.Logger

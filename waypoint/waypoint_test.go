@@ -7,10 +7,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strings"
 	"testing"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/admin/admintest"
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
@@ -44,7 +44,7 @@ func run(t *testing.T, options ...func(*Config)) *running {
 	r.config = Config{
 		Self:  Self{Name: "wp-1", Namespace: "shop", ServiceAccount: "wp", Gateway: "wp"},
 		Store: table.NewStore(key("wp")), Authority: r.mesh.CA, Listen: r.self.Addresses[0].String(),
-		AdminPort: freePort(t), MetricsPort: freePort(t), ReadyPort: freePort(t), DrainDeadline: 10 * time.Second,
+		AdminPort: admintest.FreePort(t), MetricsPort: admintest.FreePort(t), ReadyPort: admintest.FreePort(t), DrainDeadline: 10 * time.Second,
 	}
 	for _, o := range options {
 		o(&r.config)
@@ -52,51 +52,14 @@ func run(t *testing.T, options ...func(*Config)) *running {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() { r.done <- Run(ctx, r.config) }()
-	t.Cleanup(func() { cancel(); r.ends("") })
+	t.Cleanup(func() { cancel(); admintest.Ends(t, r.done, "") })
 	return r
-}
-
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
 }
 
 // until waits for an answer of a port beside the data plane.
 func (r *running) until(port uint16, path string, status int, contains string) string {
 	r.t.Helper()
-	var last string
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
-		if err != nil {
-			last = err.Error()
-			continue
-		}
-		b, _ := io.ReadAll(resp.Body)
-		resp.Body.Close()
-		if last = string(b); resp.StatusCode == status && strings.Contains(last, contains) {
-			return last
-		}
-	}
-	r.t.Fatalf("%s: %s; want %d with %q", path, last, status, contains)
-	return ""
-}
-
-func (r *running) ends(want string) {
-	r.t.Helper()
-	select {
-	case err := <-r.done:
-		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
-			r.t.Errorf("ended with %v, want %q", err, want)
-		}
-		r.done <- err
-	case <-time.After(20 * time.Second):
-		r.t.Fatal("it does not end")
-	}
+	return admintest.Until(r.t, port, path, status, contains)
 }
 
 // knows makes the model the waypoint's configuration, with a service "web" and
@@ -189,7 +152,7 @@ func TestRequestsUnderWayEndBeforeTheWaypointDoes(t *testing.T) {
 	if got := <-answer; got != "late<nil>" {
 		t.Errorf("answer %q", got)
 	}
-	r.ends("")
+	admintest.Ends(t, r.done, "")
 }
 
 func TestWhatIsLeftAtTheDeadlineIsCut(t *testing.T) {
@@ -207,16 +170,11 @@ func TestWhatIsLeftAtTheDeadlineIsCut(t *testing.T) {
 	if err := <-cut; err == nil {
 		t.Error("a request that never ends got an answer")
 	}
-	r.ends("")
+	admintest.Ends(t, r.done, "")
 }
 
 func TestWhatCannotWorkIsToldAtOnce(t *testing.T) {
-	taken, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	port := uint16(taken.Addr().(*net.TCPAddr).Port)
+	port := admintest.TakenPort(t)
 	for _, c := range []struct {
 		name, want string
 		spoil      func(*Config)
@@ -230,12 +188,12 @@ func TestWhatCannotWorkIsToldAtOnce(t *testing.T) {
 	} {
 		config := Config{
 			Self: Self{Name: "wp-1", Namespace: "shop", ServiceAccount: "wp", Gateway: "wp"}, Store: table.NewStore(key("wp")),
-			Authority: certstest.New(t), AdminPort: freePort(t), MetricsPort: freePort(t), ReadyPort: freePort(t),
+			Authority: certstest.New(t), AdminPort: admintest.FreePort(t), MetricsPort: admintest.FreePort(t), ReadyPort: admintest.FreePort(t),
 		}
 		c.spoil(&config)
-		r := &running{t: t, done: make(chan error, 1)}
-		go func() { r.done <- Run(t.Context(), config) }()
-		r.ends(c.want)
+		done := make(chan error, 1)
+		go func() { done <- Run(t.Context(), config) }()
+		admintest.Ends(t, done, c.want)
 	}
 }
 

@@ -34,7 +34,7 @@ type Config struct {
 	// AgentSocket is where the CNI agent listens. Empty is zds.DefaultPath.
 	AgentSocket string
 
-	// AdminPort, MetricsPort and ReadyPort are 15000, 15020 and 15021 if zero.
+	// AdminPort, MetricsPort and ReadyPort are admin.Servers'.
 	AdminPort, MetricsPort, ReadyPort uint16
 	// Mark is on every packet sent inside pods. Zero is linux.Mark; negative is
 	// none.
@@ -87,17 +87,11 @@ func (c *Config) fill() {
 	def(&c.Self.ClusterID, "Kubernetes")
 	def(&c.CertificateTTL, 24*time.Hour)
 	def(&c.AgentSocket, zds.DefaultPath)
-	def(&c.AdminPort, 15000)
-	def(&c.MetricsPort, 15020)
-	def(&c.ReadyPort, 15021)
 	def(&c.Mark, linux.Mark)
 	c.Mark = max(c.Mark, 0)
 	def(&c.DrainDeadline, 5*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
-	}
-	if c.Levels == nil {
-		c.Levels, _ = admin.ParseLevels("")
 	}
 }
 

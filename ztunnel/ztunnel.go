@@ -11,9 +11,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 
 	"golang.org/x/sync/errgroup"
@@ -62,7 +60,7 @@ func Run(ctx context.Context, c Config) error {
 	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	group, parts := errgroup.WithContext(parts)
-	if err := p.serveHTTP(parts, group); err != nil {
+	if err := p.beside().Start(parts, group); err != nil {
 		return err
 	}
 	group.Go(func() error { return p.source.run(parts) })
@@ -128,36 +126,12 @@ func (p *proxy) pages() map[string]http.Handler {
 	return pages
 }
 
-// serveHTTP binds all ports before anything else happens, so that a conflict
-// is told at once.
-func (p *proxy) serveHTTP(ctx context.Context, group *errgroup.Group) error {
+// beside are the servers beside the data plane.
+func (p *proxy) beside() admin.Servers {
 	c := &p.config
-	local, err := admin.ListenLoopback(ctx, c.AdminPort)
-	if err != nil {
-		return err
+	return admin.Servers{
+		Admin:   admin.Config{Name: "ztunnel", Dump: p.dump, Levels: c.Levels, Quit: p.quit, More: p.pages()},
+		Metrics: p.registry, Readiness: &p.readiness, Logger: p.log,
+		AdminPort: c.AdminPort, MetricsPort: c.MetricsPort, ReadyPort: c.ReadyPort,
 	}
-	servers := []struct {
-		handler   http.Handler
-		listeners []net.Listener
-	}{
-		{admin.Handler(admin.Config{Name: "ztunnel", Dump: p.dump, Levels: c.Levels, Quit: p.quit, More: p.pages()}), local},
-		{admin.MetricsHandler(p.registry, p.log), nil},
-		{admin.ReadyHandler(&p.readiness), nil},
-	}
-	for i, port := range []uint16{c.MetricsPort, c.ReadyPort} {
-		l, err := new(net.ListenConfig).Listen(ctx, "tcp", fmt.Sprintf(":%d", port))
-		if err != nil {
-			for _, s := range servers {
-				for _, open := range s.listeners {
-					open.Close()
-				}
-			}
-			return fmt.Errorf("listening for metrics and readiness: %w", err)
-		}
-		servers[i+1].listeners = []net.Listener{l}
-	}
-	for _, s := range servers {
-		group.Go(func() error { return admin.Serve(ctx, s.handler, p.log, s.listeners...) })
-	}
-	return nil
 }

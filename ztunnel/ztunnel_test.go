@@ -4,15 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/ambit-mesh/ambit/internal/admin/admintest"
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
 	"github.com/ambit-mesh/ambit/internal/zds"
 )
@@ -37,45 +35,16 @@ func run(t *testing.T, ctx context.Context) *running {
 	}
 	r := &running{t: t, done: make(chan error, 1), config: Config{
 		LocalFile: path, Authority: certstest.New(t), AgentSocket: filepath.Join(dir, "z.sock"),
-		AdminPort: freePort(t), MetricsPort: freePort(t), ReadyPort: freePort(t),
+		AdminPort: admintest.FreePort(t), MetricsPort: admintest.FreePort(t), ReadyPort: admintest.FreePort(t),
 	}}
 	go func() { r.done <- Run(ctx, r.config) }()
 	return r
 }
 
-func freePort(t *testing.T) uint16 {
-	t.Helper()
-	l, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
-}
-
-func (r *running) get(port uint16, path string) (int, string, error) {
-	resp, err := http.Get(fmt.Sprintf("http://127.0.0.1:%d%s", port, path))
-	if err != nil {
-		return 0, "", err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, string(b), err
-}
-
 // until waits for an answer.
 func (r *running) until(port uint16, path string, status int, contains string) string {
 	r.t.Helper()
-	var last string
-	for deadline := time.Now().Add(15 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		code, body, err := r.get(port, path)
-		if err == nil && code == status && strings.Contains(body, contains) {
-			return body
-		}
-		last = fmt.Sprint(code, body, err)
-	}
-	r.t.Fatalf("%s: %s; want %d with %q", path, last, status, contains)
-	return ""
+	return admintest.Until(r.t, port, path, status, contains)
 }
 
 func TestItIsReadyOnceTheAgentsPodsAreKnownAndQuitsWhenTold(t *testing.T) {
@@ -119,22 +88,9 @@ func TestItIsReadyOnceTheAgentsPodsAreKnownAndQuitsWhenTold(t *testing.T) {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
-	r.ends(nil)
-	if _, _, err := r.get(r.config.ReadyPort, "/healthz/ready"); err == nil {
+	admintest.Ends(t, r.done, "")
+	if _, _, err := admintest.Get(r.config.ReadyPort, "/healthz/ready"); err == nil {
 		t.Error("it still answers")
-	}
-}
-
-// ends waits for Run; nil wants no error.
-func (r *running) ends(want *string) {
-	r.t.Helper()
-	select {
-	case err := <-r.done:
-		if want == nil && err != nil || want != nil && (err == nil || !strings.Contains(err.Error(), *want)) {
-			r.t.Errorf("ended with %v", err)
-		}
-	case <-time.After(15 * time.Second):
-		r.t.Fatal("it does not end")
 	}
 }
 
@@ -143,22 +99,17 @@ func TestItEndsWithItsContext(t *testing.T) {
 	r := run(t, ctx)
 	r.until(r.config.ReadyPort, "/healthz/ready", 500, "")
 	cancel()
-	r.ends(nil)
+	admintest.Ends(t, r.done, "")
 }
 
 func TestWhatCannotWorkIsToldAtOnce(t *testing.T) {
-	taken, err := net.Listen("tcp", ":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	port := uint16(taken.Addr().(*net.TCPAddr).Port)
+	port := admintest.TakenPort(t)
 	file := filepath.Join(t.TempDir(), "local.yaml")
 	if err := os.WriteFile(file, []byte(local), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	good := func() Config {
-		return Config{LocalFile: file, Authority: certstest.New(t), AdminPort: freePort(t), MetricsPort: freePort(t), ReadyPort: freePort(t)}
+		return Config{LocalFile: file, Authority: certstest.New(t), AdminPort: admintest.FreePort(t), MetricsPort: admintest.FreePort(t), ReadyPort: admintest.FreePort(t)}
 	}
 	for _, c := range []struct {
 		name, want string
@@ -173,8 +124,8 @@ func TestWhatCannotWorkIsToldAtOnce(t *testing.T) {
 	} {
 		config := good()
 		c.spoil(&config)
-		r := &running{t: t, done: make(chan error, 1)}
-		go func() { r.done <- Run(t.Context(), config) }()
-		r.ends(&c.want)
+		done := make(chan error, 1)
+		go func() { done <- Run(t.Context(), config) }()
+		admintest.Ends(t, done, c.want)
 	}
 }
