@@ -15,8 +15,8 @@ import (
 func (t *trial) http(m *mesh.HTTPMatch) {
 	q, h := t.q, t.q.HTTP
 	demand(t, m.RemoteIPs, m.NotRemoteIPs, func(x netip.Prefix) bool { return x.Contains(q.RemoteIP) })
-	demandHTTP(t, m.Hosts, m.NotHosts, func(x mesh.StringMatch) bool { return matchesHost(x, h.Host) })
 	demandHTTP(t, m.Methods, m.NotMethods, func(x mesh.StringMatch) bool { return x.Matches(h.Method) })
+	demandHTTP(t, m.Hosts, m.NotHosts, func(x mesh.StringMatch) bool { return matchesHost(x, h.Host) })
 	demandHTTP(t, m.Paths, m.NotPaths, func(x mesh.PathPattern) bool { return matchesPath(x, h.Path) })
 	demandHTTP(t, m.RequestPrincipals, m.NotRequestPrincipals, func(x mesh.StringMatch) bool {
 		return h.Token != nil && x.Matches(h.Token.Principal)
@@ -182,8 +182,8 @@ func matchesFolded(m mesh.StringMatch, s string) bool {
 }
 
 func equalFolded(a, b string) bool {
-	if len(a) != len(b) {
-		return false
+	if len(a) != len(b) || a == b {
+		return a == b
 	}
 	for i := range len(a) {
 		if lower(a[i]) != lower(b[i]) {
