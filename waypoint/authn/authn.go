@@ -43,11 +43,12 @@ func (r *Refused) Error() string { return r.Why.Error() }
 // Unwrap gives the cause.
 func (r *Refused) Unwrap() error { return r.Why }
 
-// Verifier verifies tokens, and remembers the keys that it has read. The zero
-// value is ready; it is used by many goroutines.
+// Verifier verifies tokens, and remembers the keys that it has read and the
+// tokens that were good. The zero value is ready; it is used by many goroutines.
 type Verifier struct {
 	mu   sync.Mutex
 	sets map[string]*keySet // by their text
+	good map[known]*verified
 }
 
 // Check verifies every token that q has where the authentications look for one.
@@ -63,23 +64,26 @@ func (v *Verifier) Check(q *Request, all []*mesh.Authentication, now time.Time) 
 	found := find(q, rules)
 	dropOutputs(q.Header, rules)
 	var first *verified
+	order := 0
 	for _, f := range found {
-		t, err := v.verify(f, now)
+		t, i, err := v.verify(f, now)
 		if err != nil {
 			return nil, &Refused{Why: fmt.Errorf("verifying the token in %s: %w", f.place, err), Challenge: challenge(q)}
 		}
-		if !t.rule.Forward {
+		if !f.rules[i].Forward {
 			f.remove(q)
 		}
-		if first == nil || t.order < first.order {
-			first = t
+		if first == nil || f.order[i] < order {
+			first, order = t, f.order[i]
 		}
 	}
 	if first == nil {
 		return nil, nil
 	}
-	first.output(q.Header)
-	return first.token(), nil
+	for _, h := range first.headers {
+		q.Header.Set(h.Name, h.Value)
+	}
+	return first.token, nil
 }
 
 // challenge is that of upstream: the realm is what was asked for.

@@ -315,6 +315,32 @@ func TestKeysThatRotateAwayAreForgotten(t *testing.T) {
 	}
 }
 
+func TestATokenThatIsRememberedStillEnds(t *testing.T) {
+	var v Verifier
+	all, token := of(rule()), trusted().sign(t, base())
+	for _, tt := range []struct {
+		after time.Duration
+		good  bool
+	}{{0, true}, {30 * time.Minute, true}, {2 * time.Hour, false}, {0, true}} {
+		if _, err := v.Check(bearer(token), all, now.Add(tt.after)); (err == nil) != tt.good {
+			t.Errorf("after %s: error %v, want it to be good: %v", tt.after, err, tt.good)
+		}
+	}
+	if _, err := v.Check(bearer(token), of(rule(func(r *mesh.TokenRule) { r.Keys = jwks(signer{"k1", jose.ES256, other()}) })), now); err == nil {
+		t.Error("a token is good by keys that are not trusted any more")
+	}
+	for i := range maxGood + 1 {
+		v.remember(&mesh.TokenRule{}, strings.Repeat("a", i%3), &verified{})
+	}
+	v.remember(&all[0].Tokens[0], strings.Repeat("a", maxKnown+1), &verified{})
+	if n := len(v.good); n > maxGood {
+		t.Errorf("%d tokens are remembered, want at most %d", n, maxGood)
+	}
+	if v.known(&all[0].Tokens[0], strings.Repeat("a", maxKnown+1)) != nil {
+		t.Error("a long token is remembered")
+	}
+}
+
 func FuzzCheck(f *testing.F) {
 	f.Add("Bearer a.b.c", "access_token=x", "a=b")
 	f.Fuzz(func(t *testing.T, authorization, query, cookie string) {

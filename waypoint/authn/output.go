@@ -15,14 +15,14 @@ import (
 // spaceDelimited are the claims that are lists whatever a rule says.
 var spaceDelimited = []string{"scope", "permission"}
 
-// token is what policies see.
-func (t *verified) token() *policy.Token {
-	for _, name := range append(append([]string(nil), spaceDelimited...), t.rule.SpaceDelimited...) {
-		splitClaim(t.claims, name)
+// token is what policies see. It makes lists in claims.
+func (h *head) token(r *mesh.TokenRule, claims map[string]any) *policy.Token {
+	for _, name := range append(append([]string(nil), spaceDelimited...), r.SpaceDelimited...) {
+		splitClaim(claims, name)
 	}
-	out := &policy.Token{Audiences: t.head.Audience, Presenter: t.head.Presenter, Claims: t.claims}
-	if t.head.Issuer != "" && t.head.Subject != "" {
-		out.Principal = t.head.Issuer + "/" + t.head.Subject
+	out := &policy.Token{Audiences: h.Audience, Presenter: h.Presenter, Claims: claims}
+	if h.Issuer != "" && h.Subject != "" {
+		out.Principal = h.Issuer + "/" + h.Subject
 	}
 	return out
 }
@@ -76,17 +76,19 @@ func dropOutputs(h http.Header, rules []*mesh.TokenRule) {
 
 func folded(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// output writes headers for the backend.
-func (t *verified) output(h http.Header) {
-	if t.rule.PayloadHeader != "" {
-		h.Set(t.rule.PayloadHeader, t.payload)
+// outputs are the headers for the backend.
+func outputs(r *mesh.TokenRule, claims map[string]any, payload string) []mesh.Header {
+	var out []mesh.Header
+	if r.PayloadHeader != "" {
+		out = append(out, mesh.Header{Name: r.PayloadHeader, Value: payload})
 	}
-	for _, c := range t.rule.ClaimHeaders {
-		level, key := holder(t.claims, c.Claim)
+	for _, c := range r.ClaimHeaders {
+		level, key := holder(claims, c.Claim)
 		if text, ok := claimText(level[key]); ok && httpguts.ValidHeaderFieldValue(text) {
-			h.Set(c.Header, text)
+			out = append(out, mesh.Header{Name: c.Header, Value: text})
 		}
 	}
+	return out
 }
 
 // claimText is a claim as the value of a header; a list of texts is joined.

@@ -13,6 +13,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/policy"
 )
 
 // algorithms are those that are verified: by public keys only. "none" is no
@@ -28,18 +29,25 @@ const (
 	defaultLeeway = time.Minute
 	// maxSets bounds the sets of keys that are remembered.
 	maxSets = 256
+	// maxGood bounds the tokens that are remembered, and maxKnown the text of each.
+	maxGood  = 1024
+	maxKnown = 4 << 10
 	// leastRSA is the least size of RSA keys (RFC 7518 3.3), in bits.
 	leastRSA = 2048
 )
 
-// verified is a good token.
+// verified is a token whose signature is good, with all that comes of it. It is
+// immutable.
 type verified struct {
-	rule   *mesh.TokenRule
-	order  int
-	head   head
-	claims map[string]any
-	// payload is its text, in base64url as it came.
-	payload string
+	head    head
+	token   *policy.Token
+	headers []mesh.Header // for the backend
+}
+
+// known names a verified token: a rule with other keys is another rule.
+type known struct {
+	rule  *mesh.TokenRule
+	token string
 }
 
 // head is the claims that have a meaning of their own.
@@ -52,36 +60,38 @@ type head struct {
 	Presenter string           `json:"azp"`
 }
 
-// verify finds the rule that takes a token. The error is that of the last rule
-// of its issuer.
-func (v *Verifier) verify(c *candidate, now time.Time) (*verified, error) {
+// verify finds the rule that takes a token, by its place in c.rules. The error
+// is that of the last rule of its issuer.
+func (v *Verifier) verify(c *candidate, now time.Time) (t *verified, rule int, err error) {
+	for i, r := range c.rules {
+		if t := v.known(r, c.text); t != nil {
+			return t, i, t.head.fits(r, now)
+		}
+	}
 	if len(c.text) > maxToken {
-		return nil, errors.New("it is too long")
+		return nil, 0, errors.New("it is too long")
 	}
 	jws, err := jose.ParseSignedCompact(c.text, algorithms)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	var claimed head
 	if err := json.Unmarshal(jws.UnsafePayloadWithoutVerification(), &claimed); err != nil {
-		return nil, fmt.Errorf("reading its claims: %w", err)
+		return nil, 0, fmt.Errorf("reading its claims: %w", err)
 	}
 	err = fmt.Errorf("issuer %q is not expected there", claimed.Issuer)
 	for i, r := range c.rules {
 		if r.Issuer != claimed.Issuer {
 			continue
 		}
-		var t *verified
-		if t, err = v.verifyBy(r, jws, now); err == nil {
-			t.order = c.order[i]
-			t.payload = payloadOf(c.text)
-			return t, nil
+		if t, err = v.verifyBy(r, jws, c.text, now); err == nil {
+			return t, i, nil
 		}
 	}
-	return nil, err
+	return nil, 0, err
 }
 
-func (v *Verifier) verifyBy(r *mesh.TokenRule, jws *jose.JSONWebSignature, now time.Time) (*verified, error) {
+func (v *Verifier) verifyBy(r *mesh.TokenRule, jws *jose.JSONWebSignature, text string, now time.Time) (*verified, error) {
 	payload, err := v.keys(r).verify(jws)
 	if err != nil {
 		if r.Unready != "" {
@@ -89,16 +99,43 @@ func (v *Verifier) verifyBy(r *mesh.TokenRule, jws *jose.JSONWebSignature, now t
 		}
 		return nil, err
 	}
-	t := &verified{rule: r}
+	t := &verified{}
 	if err := json.Unmarshal(payload, &t.head); err != nil {
 		return nil, fmt.Errorf("reading its claims: %w", err)
 	}
+	var claims map[string]any
 	d := json.NewDecoder(bytes.NewReader(payload))
 	d.UseNumber()
-	if err := d.Decode(&t.claims); err != nil {
+	if err := d.Decode(&claims); err != nil {
 		return nil, fmt.Errorf("reading its claims: %w", err)
 	}
-	return t, t.head.fits(r, now)
+	if err := t.head.fits(r, now); err != nil {
+		return nil, err
+	}
+	t.headers = outputs(r, claims, payloadOf(text))
+	t.token = t.head.token(r, claims)
+	v.remember(r, text, t)
+	return t, nil
+}
+
+// known finds a token that was verified by the very rule. Its signature stays
+// good; its time may end.
+func (v *Verifier) known(r *mesh.TokenRule, text string) *verified {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.good[known{r, text}]
+}
+
+func (v *Verifier) remember(r *mesh.TokenRule, text string, t *verified) {
+	if len(text) > maxKnown {
+		return
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.good == nil || len(v.good) >= maxGood {
+		v.good = map[known]*verified{} // with those that nobody sends any more
+	}
+	v.good[known{r, text}] = t
 }
 
 // fits checks times and audiences. A token without an end never ends, as
