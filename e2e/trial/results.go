@@ -7,6 +7,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"sigs.k8s.io/yaml"
@@ -27,7 +28,7 @@ const (
 type Results struct {
 	cfg      Config
 	outcomes map[string]Outcome
-	took     map[string]string
+	took     map[string]float64 // seconds
 	line     []byte
 	ended    bool
 	green    bool
@@ -37,12 +38,15 @@ type Results struct {
 }
 
 func newResults(cfg Config) *Results {
-	return &Results{cfg: cfg, outcomes: map[string]Outcome{}, took: map[string]string{}}
+	return &Results{cfg: cfg, outcomes: map[string]Outcome{}, took: map[string]float64{}}
 }
 
 // ends matches the line that go test prints when a test of ours or the suite's
 // ends; those of its parts are indented further.
-var ends = regexp.MustCompile(`^    --- (PASS|FAIL|SKIP): Test\w+/(\w+) \(([\d.]+s)\)$`)
+var ends = regexp.MustCompile(`^    --- (PASS|FAIL|SKIP): Test\w+/(\w+) \(([\d.]+)s\)$`)
+
+// partEnds matches that of a part, which goes on after its parallel parent's.
+var partEnds = regexp.MustCompile(`^        --- (?:PASS|FAIL|SKIP): Test\w+/(\w+)/.* \(([\d.]+)s\)$`)
 
 // begins matches the line that it prints when one starts.
 var begins = regexp.MustCompile(`^=== RUN   Test\w+/(\w+)$`)
@@ -62,10 +66,21 @@ func (r *Results) Write(b []byte) (int, error) {
 
 func (r *Results) readLine(line string) {
 	if m := ends.FindStringSubmatch(line); m != nil {
-		r.outcomes[m[2]], r.took[m[2]] = Outcome(m[1]), m[3]
+		r.outcomes[m[2]] = Outcome(m[1])
+		r.lasted(m[2], m[3])
+	}
+	if m := partEnds.FindStringSubmatch(line); m != nil {
+		r.lasted(m[1], m[2])
 	}
 	if m := begins.FindStringSubmatch(line); m != nil && r.expected(m[1]) {
 		fmt.Fprintf(r.cfg.Progress, "          · %s\n", m[1])
+	}
+}
+
+// lasted notes a time of a test; the longest counts.
+func (r *Results) lasted(test, seconds string) {
+	if s, err := strconv.ParseFloat(seconds, 64); err == nil {
+		r.took[test] = max(r.took[test], s)
 	}
 }
 
@@ -174,7 +189,7 @@ func (r *Results) Table() string {
 	}
 	var b strings.Builder
 	for _, test := range r.wanted() {
-		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("  %-7s %-44s %8s  %s", r.outcome(test), test, r.took[test], counted[test]), " "))
+		fmt.Fprintf(&b, "%s\n", strings.TrimRight(fmt.Sprintf("  %-7s %-44s %7.2fs  %s", r.outcome(test), test, r.took[test], counted[test]), " "))
 	}
 	for _, p := range r.profiles {
 		fmt.Fprintf(&b, "  %s: core %s (%d passed, %d failed, %d skipped)", p.Name, p.Core.Result,

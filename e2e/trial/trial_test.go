@@ -21,7 +21,7 @@ func green() string {
 	}
 	b.WriteString("--- PASS: TestConformance (60.00s)\n    --- SKIP: TestConformance/GatewayClassObservedGeneration (0.00s)\n")
 	for _, c := range Claims() {
-		fmt.Fprintf(&b, "    --- PASS: TestConformance/%s (1.50s)\n        --- PASS: TestConformance/%s/0_request (0.10s)\n", c.Test, c.Test)
+		fmt.Fprintf(&b, "    --- PASS: TestConformance/%s (1.50s)\n        --- PASS: TestConformance/%s/0_request to 'x' (should pass) (2.10s)\n", c.Test, c.Test)
 	}
 	return b.String() + "PASS\n"
 }
@@ -106,8 +106,8 @@ func TestARunThatBrokeOffHasNoReportAndIsNoSuccess(t *testing.T) {
 func TestTheTableSaysWhatIsCountedWhere(t *testing.T) {
 	got := judged(t, Config{Mode: Modes()[0]}, green(), goodReport, true).Table()
 	for _, want := range []string{
-		"  PASS    MeshBasic                                       1.50s  counted in both, core\n",
-		"  PASS    MeshConsumerRoute                               1.50s  counted nowhere\n",
+		"  PASS    MeshBasic                                       2.10s  counted in both, core\n",
+		"  PASS    MeshConsumerRoute                               2.10s  counted nowhere\n",
 		"  MESH-HTTP: core success (7 passed, 0 failed, 0 skipped), extended success (7 passed, 0 failed, 0 skipped; 2 of 2 features)\n",
 		"  MESH-GRPC: core success (2 passed, 0 failed, 0 skipped)\n",
 		"  Gateway API v1.6.3, standard channel\n",

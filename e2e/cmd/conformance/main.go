@@ -87,6 +87,7 @@ type runner struct {
 	ctx     context.Context
 	version string
 	keep    bool
+	binary  string // the suite, once it is compiled
 	stage   *stage.Stage
 	channel string
 	failed  []string
@@ -101,13 +102,11 @@ func (r *runner) run(m trial.Mode) error {
 			return err
 		}
 	}
-	r.stage.Step("compiling the suite (a minute or more the first time)")
-	binary, err := trial.Build(r.ctx, r.stage.Checkout)
-	if err != nil {
+	if err := r.compile(); err != nil {
 		return err
 	}
 	cfg := trial.Config{
-		Stage: r.stage, Binary: binary, Mode: m, Dir: filepath.Join(r.stage.Checkout, "build", "conformance"),
+		Stage: r.stage, Binary: r.binary, Mode: m, Dir: filepath.Join(r.stage.Checkout, "build", "conformance"),
 		Version: r.version, Progress: os.Stdout,
 	}
 	if err := r.one(cfg); err != nil {
@@ -118,6 +117,15 @@ func (r *runner) run(m trial.Mode) error {
 	}
 	cfg.Name, cfg.Beyond, cfg.Only = m.Name+"-beyond", true, m.Beyond
 	return r.one(cfg)
+}
+
+func (r *runner) compile() (err error) {
+	if r.binary != "" {
+		return nil
+	}
+	r.stage.Step("compiling the suite (a minute or more the first time)")
+	r.binary, err = trial.Build(r.ctx, r.stage.Checkout)
+	return err
 }
 
 func (r *runner) one(cfg trial.Config) error {
