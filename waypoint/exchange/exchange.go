@@ -177,7 +177,7 @@ type exchange struct {
 // one always does, or has written the backend's.
 var steps = [...]func(*exchange) *reply{
 	(*exchange).identify, (*exchange).normalize, (*exchange).consult, (*exchange).authenticate, (*exchange).authorize,
-	(*exchange).route, (*exchange).filter, (*exchange).choose, (*exchange).send,
+	(*exchange).takeHeader, (*exchange).route, (*exchange).filter, (*exchange).choose, (*exchange).send,
 }
 
 // mirrors are the copies under way, which outlive their requests.

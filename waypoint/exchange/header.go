@@ -51,7 +51,7 @@ const (
 )
 
 // takeHeader makes the header that goes on.
-func (e *exchange) takeHeader() {
+func (e *exchange) takeHeader() *reply {
 	in := e.r.Header
 	h := in.Clone()
 	delete(h, "Host") // HTTP/2 may have one beside its authority, which counts
@@ -74,6 +74,7 @@ func (e *exchange) takeHeader() {
 		h[requestID] = []string{newRequestID()}
 	}
 	e.header = h
+	return nil
 }
 
 // upgradeOf is the protocol a client wants to change to, if it is one that goes

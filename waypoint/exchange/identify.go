@@ -130,7 +130,6 @@ func (e *exchange) authorize() *reply {
 		return e.deny(e.verdict)
 	}
 	e.record.Policy, e.record.Reason = e.verdict.Policy, e.verdict.String()
-	e.takeHeader()
 	return nil
 }
 
