@@ -4,7 +4,7 @@ import "slices"
 
 // Table is every sabotage, in the order in which they are committed.
 func Table() []Sabotage {
-	return slices.Concat(capture(), tunnel(), policy(), control(), routing(), carrying(), attaching(), around(), resilience(), telling(), guarding())
+	return slices.Concat(capture(), tunnel(), policy(), control(), routing(), carrying(), attaching(), around(), resilience(), telling(), guarding(), waypoints())
 }
 
 // capture breaks how connections get to the node proxy.
