@@ -296,12 +296,12 @@ func TestInterimAnswersPass(t *testing.T) {
 			Got100Continue: func() { continues.Add(1) },
 		})
 		send := func(header string) (*http.Response, string, bool) {
-			read := false
+			// In HTTP/2 it may still be read when the answer has come.
+			var read atomic.Bool
 			body := readerFunc(func(p []byte) (int, error) {
-				if read {
+				if read.Swap(true) {
 					return 0, io.EOF
 				}
-				read = true
 				return copy(p, "body"), nil
 			})
 			req, _ := http.NewRequestWithContext(ctx, "POST", "http://web/", body)
@@ -316,7 +316,7 @@ func TestInterimAnswersPass(t *testing.T) {
 			}
 			defer resp.Body.Close()
 			b, _ := io.ReadAll(resp.Body)
-			return resp, string(b), read
+			return resp, string(b), read.Load()
 		}
 		if resp, body, _ := send(""); resp.StatusCode != 200 || body != "body" || hints.Load() != 1 || continues.Load() != 1 || resp.Header.Get("Link") != "" {
 			t.Errorf("%s %q, %d hints, %d continues", resp.Status, body, hints.Load(), continues.Load())
