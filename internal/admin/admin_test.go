@@ -117,6 +117,21 @@ func TestLevelsHoldByComponent(t *testing.T) {
 	}
 }
 
+func TestALoggerWritesInTheFormatAskedFor(t *testing.T) {
+	for format, want := range map[string]string{"json": `"msg":"kept"`, "": "msg=kept", "plain": "msg=kept"} {
+		var out bytes.Buffer
+		log := parsed(t, "debug").Logger(&out, format)
+		log.Debug("kept")
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q: %s", format, out.String())
+		}
+	}
+	var out bytes.Buffer
+	if parsed(t, "warn").Logger(&out, "json").Info("dropped"); out.Len() > 0 {
+		t.Errorf("the levels do not hold: %s", out.String())
+	}
+}
+
 func TestMetricsAreServedOnBothPaths(t *testing.T) {
 	r := prometheus.NewRegistry()
 	c := prometheus.NewCounter(prometheus.CounterOpts{Name: "things_total", Help: "things"})

@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -111,6 +112,16 @@ func levelName(l slog.Level) string {
 // Handler puts the levels in front of h, which must let everything pass. The
 // attribute "component" of a logger decides which level holds.
 func (l *Levels) Handler(h slog.Handler) slog.Handler { return &levelHandler{h, l, ""} }
+
+// Logger writes to w what the levels let pass: as JSON if the format is json,
+// else as text.
+func (l *Levels) Logger(w io.Writer, format string) *slog.Logger {
+	all := &slog.HandlerOptions{Level: slog.Level(-100)} // the levels are in front
+	if format == "json" {
+		return slog.New(l.Handler(slog.NewJSONHandler(w, all)))
+	}
+	return slog.New(l.Handler(slog.NewTextHandler(w, all)))
+}
 
 type levelHandler struct {
 	slog.Handler

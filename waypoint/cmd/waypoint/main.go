@@ -4,9 +4,9 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"strings"
@@ -39,18 +39,9 @@ func run() error {
 		return err
 	}
 	config.Version = version
-	if config.Levels, err = admin.ParseLevels(env.first("LOG_LEVEL", "RUST_LOG")); err != nil {
+	if config.Levels, err = admin.ParseLevels(cmp.Or(env("LOG_LEVEL"), env("RUST_LOG"))); err != nil {
 		return err
 	}
-	config.Logger = slog.New(config.Levels.Handler(logHandler(env("LOG_FORMAT"))))
+	config.Logger = config.Levels.Logger(os.Stdout, env("LOG_FORMAT"))
 	return waypoint.Run(ctx, config)
-}
-
-// logHandler lets everything pass: the levels are in front of it.
-func logHandler(format string) slog.Handler {
-	options := &slog.HandlerOptions{Level: slog.Level(-100)}
-	if format == "json" {
-		return slog.NewJSONHandler(os.Stdout, options)
-	}
-	return slog.NewTextHandler(os.Stdout, options)
 }
