@@ -6,6 +6,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -21,7 +22,7 @@ type Config struct {
 	// Self is this proxy's own pod.
 	Self Self
 	// ControlPlane sends the state; CA signs the certificate.
-	ControlPlane, CA Endpoint
+	ControlPlane, CA controlplane.Endpoint
 	// Store is the state in the control plane's place, for tests. Nil asks
 	// ControlPlane.
 	Store *table.Store
@@ -67,18 +68,6 @@ type Self struct {
 // Service is the waypoint's own service, which others name as their waypoint.
 func (s *Self) Service() mesh.ServiceKey {
 	return mesh.ServiceKey{Namespace: s.Namespace, Hostname: s.Gateway + "." + s.Namespace + ".svc." + s.Domain}
-}
-
-// Endpoint is a server of the control plane.
-type Endpoint struct {
-	// Address is host:port; empty is none.
-	Address string
-	// ServerName is the name in its certificate; empty is Address's host.
-	ServerName string
-	// RootFile holds the roots it must chain to.
-	RootFile string
-	// TokenFile holds our bearer token; empty sends none.
-	TokenFile string
 }
 
 func (c *Config) fill() {

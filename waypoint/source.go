@@ -27,24 +27,10 @@ func newSource(c *Config, store *table.Store, r *prometheus.Registry) (source, e
 	if c.ControlPlane.Address == "" {
 		return nil, errors.New("no control plane is configured")
 	}
-	client := xds.NewClient(xds.Config{
-		Address: c.ControlPlane.Address, ServerName: c.ControlPlane.ServerName,
-		RootFile: c.ControlPlane.RootFile, TokenFile: c.ControlPlane.TokenFile,
+	return c.ControlPlane.Client(xds.Config{
 		ClusterID: c.Self.ClusterID, Node: c.Self.node(), Types: table.Types(), Receiver: store,
 		Logger: c.Logger.With("component", "xds"),
-	})
-	r.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "ambit_xds_connected", Help: "Whether the control plane is connected",
-		}, func() float64 { return map[bool]float64{true: 1}[client.Status().Connected] }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "ambit_xds_connections_total", Help: "Connections made to the control plane",
-		}, func() float64 { return float64(client.Status().Connections) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "ambit_xds_rejected_total", Help: "Responses of the control plane that were not wholly accepted",
-		}, func() float64 { return float64(client.Status().Rejected) }),
-	)
-	return client, nil
+	}, r), nil
 }
 
 // node is how a waypoint introduces itself (dataplane spec 4.2).
@@ -76,13 +62,10 @@ func (given) Synced() <-chan struct{} {
 func newCertificates(c *Config, renewed *certs.Renewals) (*certs.Manager, error) {
 	ca := c.Authority
 	if ca == nil {
-		if c.CA.Address == "" {
-			return nil, errors.New("no certificate authority is configured")
+		var err error
+		if ca, err = c.CA.Authority(c.Self.ClusterID, true); err != nil {
+			return nil, err
 		}
-		ca = certs.NewCAClient(certs.CAConfig{
-			Address: c.CA.Address, ServerName: c.CA.ServerName, RootFile: c.CA.RootFile, TokenFile: c.CA.TokenFile,
-			ClusterID: c.Self.ClusterID, OwnIdentity: true,
-		})
 	}
 	return certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: renewed.Add, Logger: c.Logger}), nil
 }

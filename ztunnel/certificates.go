@@ -3,7 +3,6 @@ package ztunnel
 import (
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/ztunnel/dump"
@@ -19,14 +18,11 @@ type certificates struct {
 func newCertificates(c *Config) (certificates, error) {
 	ca := c.Authority
 	if ca == nil {
-		if c.CA.Address == "" {
-			return certificates{}, errors.New("no certificate authority is configured")
+		var err error
+		own := c.Only != nil // a proxy of one pod runs as that pod
+		if ca, err = c.CA.Authority(c.Self.ClusterID, own); err != nil {
+			return certificates{}, err
 		}
-		ca = certs.NewCAClient(certs.CAConfig{
-			Address: c.CA.Address, ServerName: c.CA.ServerName, RootFile: c.CA.RootFile, TokenFile: c.CA.TokenFile,
-			ClusterID:   c.Self.ClusterID,
-			OwnIdentity: c.Only != nil, // a proxy of one pod runs as that pod
-		})
 	}
 	r := certs.NewRenewals()
 	m := certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: r.Add, Logger: c.Logger})

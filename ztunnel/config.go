@@ -7,6 +7,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/zds"
@@ -19,7 +20,7 @@ type Config struct {
 	// Self is this proxy's own pod, empty outside of Kubernetes.
 	Self Self
 	// ControlPlane sends the state; CA signs the certificates.
-	ControlPlane, CA Endpoint
+	ControlPlane, CA controlplane.Endpoint
 	// LocalFile is a YAML file that takes the control plane's place; nothing is
 	// then asked of ControlPlane.
 	LocalFile string
@@ -68,18 +69,6 @@ type Self struct {
 	Network, ClusterID string
 	// Metadata is further node metadata for the control plane.
 	Metadata map[string]any
-}
-
-// Endpoint is a server of the control plane.
-type Endpoint struct {
-	// Address is host:port; empty is none.
-	Address string
-	// ServerName is the name in its certificate; empty is Address's host.
-	ServerName string
-	// RootFile holds the roots it must chain to.
-	RootFile string
-	// TokenFile holds our bearer token; empty sends none.
-	TokenFile string
 }
 
 func (c *Config) fill() {

@@ -29,23 +29,10 @@ func newSource(c *Config, store *view.Store, r *prometheus.Registry) (source, er
 	if c.ControlPlane.Address == "" {
 		return nil, fmt.Errorf("neither a control plane nor a local file is configured")
 	}
-	client := xds.NewClient(xds.Config{
-		Address: c.ControlPlane.Address, ServerName: c.ControlPlane.ServerName,
-		RootFile: c.ControlPlane.RootFile, TokenFile: c.ControlPlane.TokenFile,
+	client := c.ControlPlane.Client(xds.Config{
 		ClusterID: c.Self.ClusterID, Node: c.Self.node(), Receiver: store,
 		Logger: c.Logger.With("component", "xds"),
-	})
-	r.MustRegister(
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "ambit_xds_connected", Help: "Whether the control plane is connected",
-		}, func() float64 { return map[bool]float64{true: 1}[client.Status().Connected] }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "ambit_xds_connections_total", Help: "Connections made to the control plane",
-		}, func() float64 { return float64(client.Status().Connections) }),
-		prometheus.NewCounterFunc(prometheus.CounterOpts{
-			Name: "ambit_xds_rejected_total", Help: "Responses of the control plane that were not wholly accepted",
-		}, func() float64 { return float64(client.Status().Rejected) }),
-	)
+	}, r)
 	return controlPlane{client}, nil
 }
 

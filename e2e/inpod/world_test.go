@@ -27,6 +27,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
+	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/linux/linuxtest"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/xds"
@@ -264,7 +265,7 @@ func (n *node) start(w *world) *runningZtunnel {
 	go func() {
 		z.done <- ztunnel.Run(ctx, ztunnel.Config{
 			Self:         ztunnel.Self{Name: "ztunnel-" + n.name, Namespace: "istio-system", Node: n.name},
-			ControlPlane: ztunnel.Endpoint{Address: w.addr, RootFile: w.roots},
+			ControlPlane: controlplane.Endpoint{Address: w.addr, RootFile: w.roots},
 			Authority:    w.ca, CertificateTTL: w.ttl,
 			AgentSocket: n.path,
 			AdminPort:   ports[0], MetricsPort: ports[1], ReadyPort: ports[2],

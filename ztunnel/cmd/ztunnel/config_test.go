@@ -7,7 +7,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/linux"
+	"github.com/ambit-mesh/ambit/internal/settings"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel"
 )
@@ -29,8 +31,8 @@ func TestTheEnvironmentOfADaemonSetIsUnderstood(t *testing.T) {
 	keep.Idle = time.Minute
 	want := ztunnel.Config{
 		Self:         ztunnel.Self{Name: "ztunnel-x", Namespace: "istio-system", ServiceAccount: "ztunnel", IP: "10.0.0.9", Node: "n1", ClusterID: "c1"},
-		ControlPlane: ztunnel.Endpoint{Address: "istiod.istio-system.svc:15012", ServerName: "istiod", RootFile: "/root-cert.pem", TokenFile: "/token"},
-		CA:           ztunnel.Endpoint{Address: "ca:15012", RootFile: "/root-cert.pem", TokenFile: "/token"},
+		ControlPlane: controlplane.Endpoint{Address: "istiod.istio-system.svc:15012", ServerName: "istiod", RootFile: "/root-cert.pem", TokenFile: "/token"},
+		CA:           controlplane.Endpoint{Address: "ca:15012", RootFile: "/root-cert.pem", TokenFile: "/token"},
 		AgentSocket:  "/run/z.sock", CertificateTTL: time.Hour, Mark: 0x539, NoOriginalSource: true, KeepAlive: keep,
 		DrainDeadline: 25 * time.Second,
 	}
@@ -65,10 +67,10 @@ func TestADedicatedProxyServesOnePod(t *testing.T) {
 }
 
 func TestNodeMetadataIsPassedOn(t *testing.T) {
-	var r reader
-	got := r.metadata([]string{"ISTIO_META_A=x", `ISTIO_METAJSON_B={"c":[1]}`, "PATH=/bin"})
-	if d := cmp.Diff(map[string]any{"A": "x", "B": map[string]any{"c": []any{1.0}}}, got); d != "" || len(r.errs) > 0 {
-		t.Errorf("%v (-want +got):\n%s", r.errs, d)
+	r := &settings.Reader{}
+	got := metadata(r, []string{"ISTIO_META_A=x", `ISTIO_METAJSON_B={"c":[1]}`, "PATH=/bin"})
+	if d := cmp.Diff(map[string]any{"A": "x", "B": map[string]any{"c": []any{1.0}}}, got); d != "" || r.Err() != nil {
+		t.Errorf("%v (-want +got):\n%s", r.Err(), d)
 	}
 }
 
