@@ -62,7 +62,7 @@ func (s *state) Authentications(mesh.ServiceKey) (list []*mesh.Authentication) {
 // rig is an engine with an Exchanger that serves the service "web" and whatever
 // is added to its model.
 type rig struct {
-	t       *testing.T
+	t       testing.TB
 	mesh    *backendtest.Mesh
 	self    *mesh.Workload
 	forward *forward.Forwarder
@@ -81,7 +81,7 @@ func key(name string) mesh.ServiceKey {
 	return mesh.ServiceKey{Namespace: "shop", Hostname: name + ".shop.svc.cluster.local"}
 }
 
-func newRig(t *testing.T, bounds ...EngineConfig) *rig {
+func newRig(t testing.TB, bounds ...EngineConfig) *rig {
 	t.Helper()
 	r := &rig{t: t, mesh: backendtest.New(t), ring: decision.NewRing(decision.Config{})}
 	r.self = r.mesh.Workload("wp")
