@@ -29,7 +29,7 @@ import (
 
 // rig is a waypoint "wp" behind a real tunnel of the client "client".
 type rig struct {
-	t      *testing.T
+	t      testing.TB
 	mesh   *backendtest.Mesh
 	self   *mesh.Workload
 	model  mesh.Model
@@ -57,7 +57,7 @@ func key(name string) mesh.ServiceKey {
 
 var client = certstest.ID("shop", "client")
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{t: t, mesh: backendtest.New(t), store: table.NewStore(key("wp"))}
 	r.self = r.mesh.Workload("wp")
