@@ -7,13 +7,12 @@ import (
 	"log/slog"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/drain"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
@@ -65,21 +64,11 @@ func Run(ctx context.Context, c Config) error {
 	defer p.closeStages()
 	ctx, p.quit = context.WithCancel(ctx)
 	defer p.quit()
-	// The parts outlive ctx: they are needed while draining.
-	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	group, parts := errgroup.WithContext(parts)
-	if err := p.beside().Start(parts, group); err != nil {
-		return err
-	}
-	group.Go(func() error { return p.source.Run(parts) })
-	group.Go(func() error { return p.certs.Run(parts) })
-	group.Go(func() error { return p.follow(parts) })
-	// A part that fails ends the proxy.
-	defer context.AfterFunc(parts, p.quit)()
-	err := p.serve(ctx)
-	stop()
-	return errors.Join(err, group.Wait())
+	return drain.Life{
+		Begin:  p.beside().Start,
+		Beside: []func(context.Context) error{p.source.Run, p.certs.Run, p.follow},
+		Serve:  p.serve, Quit: p.quit,
+	}.Run(ctx)
 }
 
 // build makes what may fail.

@@ -14,12 +14,11 @@ import (
 	"log/slog"
 	"net/http"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/ambit-mesh/ambit/internal/admin"
 	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/drain"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/internal/view"
@@ -56,22 +55,11 @@ func Run(ctx context.Context, c Config) error {
 	}
 	ctx, p.quit = context.WithCancel(ctx)
 	defer p.quit()
-	// The parts outlive ctx: they are needed while draining.
-	parts, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	group, parts := errgroup.WithContext(parts)
-	if err := p.beside().Start(parts, group); err != nil {
-		return err
-	}
-	group.Go(func() error { return p.source.run(parts) })
-	group.Go(func() error { return p.certs.Run(parts) })
-	group.Go(func() error { return p.follow(parts) })
-	// A part that fails ends the proxy.
-	defer context.AfterFunc(parts, p.quit)()
-	err := p.serve(ctx)
-	drained := p.drain(ctx)
-	stop()
-	return errors.Join(err, drained, group.Wait())
+	return drain.Life{
+		Begin:  p.beside().Start,
+		Beside: []func(context.Context) error{p.source.run, p.certs.Run, p.follow},
+		Serve:  p.serve, Quit: p.quit,
+	}.Run(ctx)
 }
 
 // build makes everything that runs later.
@@ -92,9 +80,15 @@ func (p *proxy) build() error {
 	return err
 }
 
-// serve brings the data plane up once the state is known, and keeps it until
-// ctx is done.
+// serve brings the data plane up, keeps it until ctx is done, and drains it.
 func (p *proxy) serve(ctx context.Context) error {
+	err := p.carry(ctx)
+	return errors.Join(err, p.drain(ctx))
+}
+
+// carry brings the data plane up once the state is known, and keeps it until
+// ctx is done.
+func (p *proxy) carry(ctx context.Context) error {
 	task := p.readiness.Task("state manager")
 	serving := p.readiness.Task(p.pods.task())
 	select {

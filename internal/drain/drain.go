@@ -1,6 +1,7 @@
-// Package drain owns the end of a proxy's life: how long it may take, and
-// ending several parts at the same time within it. It refuses to know what a
-// part is. ztunnel and the waypoint call it when they are told to stop.
+// Package drain owns the end of a proxy's life: how long it may take, ending
+// several parts at the same time within it, and what ends only after the data
+// plane has. It refuses to know what a part is. ztunnel and the waypoint run
+// within it.
 package drain
 
 import (
