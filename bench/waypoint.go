@@ -109,7 +109,7 @@ func runWaypointPlain(ctx context.Context, args []string, ready func()) error {
 		if err != nil {
 			return err
 		}
-		defer context.AfterFunc(ctx, func() { listener.Close() })()
+		defer listener.Close()
 		*l.to = portOf(listener)
 		all.Go(func() { serveEngine(engine, listener, l.service) })
 	}
