@@ -83,6 +83,7 @@ func runWaypointPlain(ctx context.Context, args []string, ready func()) error {
 	}
 	credentials, stop := credentialsOf(ca)
 	defer stop()
+	waypoint.SpareCollections()
 	store := table.NewStore(wpService)
 	store.Replace(benchModel(ports))
 	self := func() *mesh.Workload { return store.Table().View().Workload(benchWorkload("wp", "127.0.0.1").UID) }
@@ -147,6 +148,7 @@ func runWaypoint(ctx context.Context, args []string, ready func()) error {
 	if err != nil {
 		return err
 	}
+	waypoint.SpareCollections()
 	store := table.NewStore(wpService)
 	store.Replace(benchModel(ports))
 	done := make(chan error, 1)

@@ -43,5 +43,6 @@ func run() error {
 		return err
 	}
 	config.Logger = config.Levels.Logger(os.Stdout, env("LOG_FORMAT"))
+	waypoint.SpareCollections()
 	return waypoint.Run(ctx, config)
 }
