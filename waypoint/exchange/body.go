@@ -17,10 +17,11 @@ type body struct {
 	mu      sync.Mutex
 	arrived sync.Cond // on mu: reading has changed
 	kept    []byte
-	lost    bool  // more came than is kept: nothing can be sent again
-	keeping bool  // further tries or mirrors may want it
-	reading bool  // somebody waits for the client
-	err     error // the end, io.EOF mostly
+	room    *[roomLen]byte // what kept is in, if it is not small
+	lost    bool           // more came than is kept: nothing can be sent again
+	keeping bool           // further tries or mirrors may want it
+	reading bool           // somebody waits for the client
+	err     error          // the end, io.EOF mostly
 	count   counter
 	atEnd   func() // called once, with the body's end and without mu
 }
@@ -162,14 +163,45 @@ func (r *bodyReader) fetchLocked(p []byte) (int, error) {
 }
 
 func (b *body) keepLocked(p []byte) {
-	switch {
-	case b.lost:
-	case !b.keeping || len(b.kept)+len(p) > b.limit:
-		b.lost = len(p) > 0
-		if b.lost {
-			b.kept = nil
-		}
+	switch n := len(b.kept) + len(p); {
+	case b.lost || len(p) == 0:
+	case !b.keeping || n > b.limit:
+		b.loseLocked()
 	default:
+		if n > small && b.room == nil {
+			b.room = rooms.Get().(*[roomLen]byte)
+			b.kept = append(b.room[:0], b.kept...)
+		}
 		b.kept = append(b.kept, p...)
+	}
+}
+
+// roomLen is what bodies are kept in that are larger than small; one that may
+// be larger still grows out of it.
+const (
+	small   = 1 << 10
+	roomLen = 64 << 10
+)
+
+var rooms = sync.Pool{New: func() any { return new([roomLen]byte) }}
+
+// loseLocked keeps nothing any more, not even what has come.
+func (b *body) loseLocked() {
+	b.lost, b.kept = true, nil
+	if b.room != nil {
+		rooms.Put(b.room)
+		b.room = nil
+	}
+}
+
+// end keeps nothing of a request that is over, unless its mirrors have it.
+func (b *body) end() {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.atEnd == nil {
+		b.loseLocked()
 	}
 }

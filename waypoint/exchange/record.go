@@ -20,6 +20,7 @@ func (e *exchange) end() {
 	if e.grpc {
 		e.record.RequestMessages, e.record.ResponseMessages = e.body.messages(), e.answered.messages
 	}
+	e.body.end()
 	e.record.Duration = time.Since(e.record.Start)
 	e.config.Record(&e.record)
 	e.span.End(&e.record)
