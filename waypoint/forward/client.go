@@ -79,7 +79,10 @@ func (f *Forwarder) newClient(to *Endpoint) *client {
 				if err != nil {
 					return nil, err
 				}
-				return c.Conn(to.Address), nil
+				if two {
+					return c.Conn(to.Address), nil
+				}
+				return lending{c.Conn(to.Address)}, nil
 			},
 			DisableCompression:     true, // a body passes as it is
 			MaxIdleConnsPerHost:    f.config.MaxIdle,
