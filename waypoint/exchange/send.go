@@ -27,7 +27,10 @@ var (
 func (e *exchange) send() *reply {
 	http.NewResponseController(e.w).EnableFullDuplex() // HTTP/2 always is
 	whole, single := e.decision.Timeouts(&e.query)
-	ctx, limit := bounded(e.r.Context(), whole, errWholeTimeout)
+	ctx, limit := e.r.Context(), unlimited
+	if whole > 0 {
+		ctx, limit = bounded(ctx, whole, errWholeTimeout)
+	}
 	defer limit.end()
 	e.mirror()
 	retry := e.decision.Retries()
@@ -78,6 +81,10 @@ type limit struct {
 	cancel context.CancelCauseFunc
 }
 
+// unlimited bounds nothing, and may be ended again and again.
+var unlimited = &limit{cancel: func(error) {}}
+
+// bounded ends ctx when d is over, if there is such a bound, or with the limit.
 func bounded(ctx context.Context, d time.Duration, cause error) (context.Context, *limit) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	l := &limit{cancel: cancel}

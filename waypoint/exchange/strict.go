@@ -130,8 +130,10 @@ func (f *framing) endLine() error {
 		f.state = inTooLong
 		return nil
 	}
-	if bytes.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return f.bad("a control character")
+	for _, c := range line {
+		if c < ' ' && c != '\t' || c == 0x7f {
+			return f.bad("a control character")
+		}
 	}
 	switch f.state {
 	case inRequestLine:
@@ -181,36 +183,41 @@ func (f *framing) headerLine(line []byte) error {
 	}
 	h := &f.head
 	switch {
-	case strings.EqualFold(name, "Content-Length"):
+	case is(name, "Content-Length"):
 		h.lengths++
-		if h.length, err = length(value); err != nil {
+		if h.length, err = length(string(value)); err != nil {
 			return f.bad("the length is no number")
 		}
-	case strings.EqualFold(name, "Transfer-Encoding"):
+	case is(name, "Transfer-Encoding"):
 		h.codes++
-		if !strings.EqualFold(value, "chunked") {
+		if !strings.EqualFold(string(value), "chunked") {
 			return f.bad("a transfer coding that is not chunked")
 		}
-	case strings.EqualFold(name, "Host"):
+	case is(name, "Host"):
 		h.hosts++
-	case strings.EqualFold(name, "Upgrade"):
-		h.upgrade = h.upgrade || passesUpgrade(value)
-	case strings.EqualFold(name, "Connection"):
-		h.wishes = h.wishes || httpguts.HeaderValuesContainsToken([]string{value}, "upgrade")
+	case is(name, "Upgrade"):
+		h.upgrade = h.upgrade || passesUpgrade(string(value))
+	case is(name, "Connection"):
+		h.wishes = h.wishes || httpguts.HeaderValuesContainsToken([]string{string(value)}, "upgrade")
 	}
 	return nil
 }
 
-// field takes a line apart.
-func (f *framing) field(line []byte) (name, value string, err error) {
+// is compares names as HTTP does.
+func is(name []byte, want string) bool {
+	return len(name) == len(want) && strings.EqualFold(string(name), want)
+}
+
+// field takes a line apart; name and value are parts of it.
+func (f *framing) field(line []byte) (name, value []byte, err error) {
 	if line[0] == ' ' || line[0] == '\t' {
-		return "", "", f.bad("a folded line")
+		return nil, nil, f.bad("a folded line")
 	}
 	n, v, ok := bytes.Cut(line, []byte(":"))
 	if !ok || !isToken(n) {
-		return "", "", f.bad("the name of a header is no token")
+		return nil, nil, f.bad("the name of a header is no token")
 	}
-	return string(n), strings.Trim(string(v), " \t"), nil
+	return n, bytes.Trim(v, " \t"), nil
 }
 
 // length is stricter than ParseInt: no sign, no space, one number.
@@ -274,8 +281,8 @@ func (f *framing) trailerLine(line []byte) error {
 		return nil
 	}
 	name, _, err := f.field(line)
-	if err == nil && !httpguts.ValidTrailerHeader(name) {
-		err = f.bad("the trailer " + name + " belongs into the head")
+	if err == nil && !httpguts.ValidTrailerHeader(string(name)) {
+		err = f.bad("the trailer " + string(name) + " belongs into the head")
 	}
 	return err
 }

@@ -108,12 +108,15 @@ func (t *try) speaksTwo() bool {
 	return t.r.ProtoMajor == 2 || t.grpc || route != nil && route.Key.Kind == mesh.RouteGRPC
 }
 
-// request is what the backend is asked. Each try has a header of its own, as
-// the transport may still read the last one's.
+// request is what the backend is asked. Further tries have headers of their
+// own, as the transport may still read the last one's.
 func (t *try) request() *http.Request {
-	in := t.r
+	in, header := t.r, t.header
+	if len(t.record.Attempts) > 0 {
+		header = header.Clone()
+	}
 	out := &http.Request{
-		Method: in.Method, Host: t.host, Header: t.header.Clone(), ContentLength: in.ContentLength, Trailer: in.Trailer,
+		Method: in.Method, Host: t.host, Header: header, ContentLength: in.ContentLength, Trailer: in.Trailer,
 		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, URL: t.url(),
 	}
 	if _, ok := out.Header["User-Agent"]; !ok {
