@@ -101,9 +101,9 @@ func judgeServer(version string) Finding {
 	major, minor, ok := leadingVersion(version)
 	switch {
 	case !ok:
-		return Finding{Warn, "kubernetes", "version " + version + " could not be read", "check that it is 1.29 or newer"}
-	case major == 1 && minor < 29:
-		return Finding{Fail, "kubernetes", "version " + version + " is too old", "1.29 or newer is needed"}
+		return Finding{Warn, "kubernetes", "version " + version + " could not be read", "check that it is 1.30 or newer"}
+	case major == 1 && minor < 30:
+		return Finding{Fail, "kubernetes", "version " + version + " is too old", "1.30 or newer is needed"}
 	}
 	return Finding{Level: OK, Check: "kubernetes", Detail: "version " + version}
 }
