@@ -78,5 +78,12 @@ func carrying() []Sabotage {
 			New:   "			return t.Table(), true\n",
 			Tests: []Test{{"waypoint", "TestAServiceThatLeavesIsServedByItsOldPoliciesForAWhile"}},
 		},
+		{
+			Name:  "state and certificates end before a proxy has drained",
+			File:  "internal/drain/life.go",
+			Old:   "context.WithCancel(context.WithoutCancel(ctx))",
+			New:   "context.WithCancel(ctx)",
+			Tests: []Test{{"internal/drain", "TestWhatRunsBesideOutlivesTheDrain"}},
+		},
 	}
 }
