@@ -119,7 +119,11 @@ func (p *play) deploy(ctx context.Context) error {
 	if err := p.stage.Apply(ctx, docs); err != nil {
 		return err
 	}
-	return p.stage.PodsBecome(ctx, namespace, "ready", stage.Ready)
+	if err := p.stage.PodsBecome(ctx, namespace, "ready", stage.Ready); err != nil {
+		return err
+	}
+	// A service leads to its pods a moment after they are ready.
+	return stage.Within(ctx, 30*time.Second, p.callAll)
 }
 
 // twoNodes picks the nodes of the play; a cluster of one node plays on one.
