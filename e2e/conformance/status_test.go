@@ -53,6 +53,7 @@ func all(list ...says) func(*testing.T, *suite.ConformanceTestSuite) {
 func statuses() suite.ConformanceTest {
 	const yes, no = metav1.ConditionTrue, metav1.ConditionFalse
 	const accepted, resolved = gatewayv1.RouteConditionAccepted, gatewayv1.RouteConditionResolvedRefs
+	const servedBy gatewayv1.RouteConditionType = "istio.io/ResolvedWaypoints"
 	return caseOf("RouteStatus", "What a route's status says", "status.yaml", all(
 		says{"all is well", "beyond-good", accepted, yes, "Accepted"},
 		says{"and resolved", "beyond-good", resolved, yes, "ResolvedRefs"},
@@ -62,6 +63,11 @@ func statuses() suite.ConformanceTest {
 		says{"and the route is accepted all the same", "beyond-no-backend", accepted, yes, "Accepted"},
 		says{"a backend is of an unknown kind", "beyond-odd-backend", resolved, no, "InvalidKind"},
 		says{"the parent is headless", "beyond-headless-parent", accepted, no, "NoMatchingParent"},
+		says{"a rule is dropped and another stays", "beyond-partial", gatewayv1.RouteConditionPartiallyInvalid, yes, "UnsupportedValue"},
+		says{"and the route is accepted", "beyond-partial", accepted, yes, "Accepted"},
+		says{"no rule can be read", "beyond-unreadable", accepted, no, "UnsupportedValue"},
+		says{"a backend speaks what the route cannot", "beyond-odd-protocol", resolved, no, "UnsupportedProtocol"},
+		says{"a waypoint serves it", "beyond-good", servedBy, yes, "WaypointAccepted"},
 	))
 }
 
