@@ -81,14 +81,13 @@ type HashKey struct {
 // Connections bounds what goes to a service from one waypoint. Zeros are no
 // bound, or the default that waypoint/forward documents.
 type Connections struct {
-	MaxConnections        int
-	MaxPending            int // requests waiting for a connection
-	MaxRequests           int // in flight
-	MaxPerConnection      int // requests before a connection is closed
-	MaxRetries            int // in flight
-	ConnectTimeout        time.Duration
-	IdleTimeout           time.Duration
-	MaxConnectionDuration time.Duration
+	MaxConnections   int
+	MaxPending       int // requests waiting for a connection
+	MaxRequests      int // in flight
+	MaxPerConnection int // requests before a connection is closed
+	MaxRetries       int // in flight
+	ConnectTimeout   time.Duration
+	IdleTimeout      time.Duration
 }
 
 // Outlier is when an endpoint is taken for sick. Zeros are the defaults that
