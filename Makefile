@@ -64,20 +64,15 @@ e2e: tools
 sabotage: tools ## break the product on purpose; every break must turn a named test red
 	@$(GO) run ./e2e/cmd/sabotage
 
-bench: ## the table of ratios, and build/bench/results.json; PEERS=envoy adds Envoy to nginx
+bench: $(CRDS) ## the table of ratios, and build/bench/results.json; PEERS=envoy adds Envoy to nginx
 	@mkdir -p $(BUILD)/bench
 	@$(GO) run ./bench/cmd/bench
 
-fuzz: ## every fuzz target for FUZZTIME (default 30s each)
-	@FUZZTIME=$${FUZZTIME:-30s}; found=0; \
-	for dir in $$(git grep -lE '^func Fuzz[A-Z]' -- '*_test.go' | xargs -r -n1 dirname | sort -u); do \
-	  for f in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$dir/*_test.go | cut -c6-); do \
-	    found=1; echo "== $$dir $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $$FUZZTIME ./$$dir || exit 1; \
-	  done; \
-	done; [ $$found = 1 ] || echo "there are no fuzz targets yet: nothing to do"
+fuzz: ## every fuzz target for FUZZTIME (60s) each; ONLY=zds runs some
+	@$(GO) run ./e2e/cmd/fuzz -time $${FUZZTIME:-60s} -only "$${ONLY:-}"
 
-soak: ## the long matrix (comes with the issue on outages and rotations)
-	@if [ -d e2e/soak ]; then $(GO) run ./e2e/cmd/soak; else echo "soak: there are no long tests yet (e2e/soak does not exist); nothing to do"; fi
+soak: tools ## the long matrix, about two and a half hours on two clusters; FORM=short, ONLY="names", REPORT=file
+	@$(GO) run ./e2e/cmd/soak
 
 conformance: tools ## the official Gateway API conformance suite; MODE=standard, auto or experimental runs one mode
 	@$(GO) run ./e2e/cmd/conformance

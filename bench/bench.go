@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	cfg.Idle = min(cfg.Idle, int(files)/2-500)
 	var rows []Row
-	for _, part := range []func(context.Context, *Config) ([]Row, error){layer4, layer7, routeChange, translation} {
+	for _, part := range []func(context.Context, *Config) ([]Row, error){layer4, layer7, routeChange, translation, viewApply, controlPlane, podStart} {
 		r, err := part(ctx, &cfg)
 		rows = append(rows, r...)
 		if err != nil {
@@ -90,7 +90,7 @@ func (c *Config) say(format string, args ...any) { fmt.Fprintf(c.Progress, forma
 
 // layer4 measures connections through two ztunnels.
 func layer4(ctx context.Context, cfg *Config) (rows []Row, err error) {
-	if !cfg.wants("l4.throughput", "l4.ping.p50", "l4.ping.p99", "l4.connect.rate", "l4.idle.bytes") {
+	if !cfg.wants("l4.throughput", "l4.ping.p50", "l4.ping.p99", "l4.connect.rate", "l4.idle.bytes", "connect.rate.cold", "idle.tunnel.bytes") {
 		return nil, nil
 	}
 	s, err := newStage(cfg)
@@ -103,6 +103,7 @@ func layer4(ctx context.Context, cfg *Config) (rows []Row, err error) {
 		measure func(*Config) ([]Row, error)
 	}{
 		{"l4.throughput", s.throughput}, {"l4.ping", s.ping}, {"l4.connect.rate", s.connectRate}, {"l4.idle.bytes", s.idle},
+		{"connect.rate.cold", s.connectCold}, {"idle.tunnel.bytes", s.idleTunnels},
 	} {
 		if !cfg.wants(m.name) && !strings.HasPrefix(cfg.Only, m.name) {
 			continue
@@ -133,6 +134,8 @@ type stage struct {
 	tuned  *path
 	bare   *path // two of the tunnel alone
 	hbone  *path // two ztunnels
+	cold   *path // two of the tunnel alone, made for each connection
+	kept   *path // likewise, and kept after it
 }
 
 const stateFile = `
@@ -178,6 +181,8 @@ func newStage(cfg *Config) (s *stage, err error) {
 		{&s.frozen, "two raw TLS hops", []string{"tls-out", caFile, "frozen"}, []string{"tls-in", caFile, "frozen"}},
 		{&s.tuned, "two tuned TLS hops", []string{"tls-out", caFile, "tuned"}, []string{"tls-in", caFile, "tuned"}},
 		{&s.bare, "two tunnel hops", []string{"tunnel-out", caFile}, []string{"tunnel-in", caFile}},
+		{&s.cold, "two cold tunnel hops", []string{"cold-out", caFile, "drop"}, []string{"tunnel-in", caFile}},
+		{&s.kept, "two idle tunnel hops", []string{"cold-out", caFile, "keep"}, []string{"tunnel-in", caFile}},
 	} {
 		if *b.path, err = s.twoHops(b.name, b.out, b.in); err != nil {
 			return s, err

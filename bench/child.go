@@ -38,6 +38,10 @@ var roles = map[string]role{
 
 	"tunnel-out": runTunnelOut,
 	"tunnel-in":  runTunnelIn,
+	"cold-out":   runColdOut,
+
+	"node-proxies": runNodeProxies,
+	"node-ztunnel": runNodeZtunnel,
 }
 
 // Child runs the role that the arguments name, if they name one. It ends when
@@ -127,10 +131,12 @@ func (c *child) expect(word string) error {
 	return nil
 }
 
-// stop ends the child and waits for it.
+// stop ends the child and waits for it. What it still says is passed over: it
+// could wait for being heard.
 func (c *child) stop() {
 	c.once.Do(func() {
 		c.stdin.Close()
+		io.Copy(io.Discard, c.out)
 		c.cmd.Wait()
 	})
 }

@@ -64,7 +64,7 @@ func runTunnelIn(ctx context.Context, args []string, ready func()) error {
 		return err
 	}
 	srv := h2.NewServer(h2.ServerConfig{
-		Listener: l, Credentials: creds,
+		Listener: l, Credentials: creds, MaxTunnels: boundless, PeerTunnels: boundless, PeerRate: boundless,
 		Self: func(context.Context) (spiffe.ID, error) { return serverID, nil },
 		Handler: func(in hbone.Incoming) {
 			to, err := dial(args[1], in.Peer().Remote.Addr())

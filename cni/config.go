@@ -21,6 +21,13 @@ type Config struct {
 	// without the agent; nil is plugin.DefaultExclude. The agent's own must be
 	// among them.
 	Exclude []string
+	// ControlPlane is the namespace of the control plane, which is asked before
+	// a pod is let go of; empty: nobody is asked.
+	ControlPlane string
+	// ControlPlanePort is where its pods answer; 0 is 8080.
+	ControlPlanePort uint16
+	// NoDNS leaves the DNS queries of pods alone that do not ask by annotation.
+	NoDNS bool
 	// RunDir is for the plugin's socket, the same path on the node; empty is
 	// the directory of event.DefaultSocket.
 	RunDir string

@@ -3,6 +3,8 @@ package cni
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/ambit-mesh/ambit/cni/podns"
@@ -24,6 +26,11 @@ func (n *node) untilLeft(ctx context.Context) error {
 		}
 	}
 	return errLeft
+}
+
+// forget removes what ztunnel keeps for its next start, beside its socket.
+func (n *node) forget() error {
+	return os.RemoveAll(filepath.Join(filepath.Dir(n.cfg.ZtunnelSocket), "kept"))
 }
 
 // sweep removes rules from namespaces that belong to no pod that is known, as

@@ -51,7 +51,7 @@ func Uninstall(ctx context.Context, cfg Config) error {
 	if err := n.run(ctx, n.untilLeft); !errors.Is(err, errLeft) {
 		return fmt.Errorf("releasing the node's pods: %w", errors.Join(err, context.Cause(ctx)))
 	}
-	return errors.Join(n.keeper.LeaveNode(), n.sweep())
+	return errors.Join(n.keeper.LeaveNode(), n.sweep(), n.forget())
 }
 
 // node is everything that runs, made but not started.
@@ -77,15 +77,21 @@ func newNode(cfg Config, leaving bool) (*node, error) {
 		registry: prometheus.NewRegistry(), ztunnels: handoff.New(cfg.Log),
 	}
 	counts := agent.NewCounts(n.registry)
-	n.keeper = members.New(members.Config{
-		Ztunnels: n.ztunnels, Node: ns, KubeletUID: cfg.KubeletUID, Grace: cfg.Grace, Log: cfg.Log,
+	n.keeper, err = members.New(members.Config{
+		Ztunnels: n.ztunnels, Node: ns, KubeletUID: cfg.KubeletUID, Grace: cfg.Grace,
+		Mended: func(m members.Mending) { n.agent.Mended(m) }, Log: cfg.Log,
 	})
+	if err != nil {
+		return nil, errors.Join(err, ns.Close())
+	}
 	n.agent, err = agent.New(agent.Config{
-		Kube: cfg.Kube, Node: cfg.NodeName, Exclude: cfg.Exclude, Proc: cfg.Proc, LookEvery: cfg.LookEvery,
+		Kube: cfg.Kube, Node: cfg.NodeName, Exclude: cfg.Exclude, NoDNS: cfg.NoDNS, Proc: cfg.Proc, LookEvery: cfg.LookEvery,
+		ControlPlane: cfg.ControlPlane, ControlPlanePort: cfg.ControlPlanePort,
 		Leaving: leaving, LeaveLimit: cfg.LeaveLimit,
 		Keeper: n.keeper, Ztunnels: n.ztunnels, Counts: counts, Log: cfg.Log,
 	})
 	if err != nil {
+		n.keeper.Close()
 		return nil, errors.Join(err, ns.Close())
 	}
 	n.installer = chain.New(chain.Config{

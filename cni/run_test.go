@@ -34,6 +34,7 @@ import (
 	"github.com/ambit-mesh/ambit/cni/netnstest"
 	"github.com/ambit-mesh/ambit/cni/plugin"
 	"github.com/ambit-mesh/ambit/cni/rules"
+	"github.com/ambit-mesh/ambit/internal/health"
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
 
@@ -432,6 +433,9 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	if err := rules.Apply(orphan.NS, rules.Spec{}); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.MkdirAll(filepath.Join(filepath.Dir(w.cfg.ZtunnelSocket), "kept", "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	w.proc.Add(t, 5000, "0::/kubepods/pod"+uidOf(99)+"/c", orphan.NS, 100)
 	stop()
 	z.Leave()
@@ -503,6 +507,17 @@ func TestHealthAndMetrics(t *testing.T) {
 		status, text := get(w.cfg.HealthAddr, "/readyz")
 		return status == http.StatusServiceUnavailable && strings.Contains(text, "plugin in place")
 	})
+	told := func() (h health.Agent) {
+		_, text := get(w.cfg.HealthAddr, health.Path)
+		if err := json.Unmarshal([]byte(text), &h); err != nil {
+			t.Errorf("it tells %q: %v", text, err)
+		}
+		return h
+	}
+	w.eventually("the plugin's absence is told", func() bool {
+		h := told()
+		return !h.Plugin.InPlace && h.Plugin.Error != "" && h.Node == w.cfg.NodeName && !h.Now.IsZero()
+	})
 	write(t, filepath.Join(w.cfg.ConfDir, "10-net.conflist"), primary)
 	w.eventually("ready", func() bool { status, _ := get(w.cfg.HealthAddr, "/readyz"); return status == http.StatusOK })
 	netnstest.NewZtunnel(t, w.cfg.ZtunnelSocket, nil)
@@ -511,6 +526,9 @@ func TestHealthAndMetrics(t *testing.T) {
 		return strings.Contains(text, "\nztunnel_connected 1\n") && strings.Contains(text, "\nistio_cni_install_ready 1\n") &&
 			strings.Contains(text, `istio_cni_installs_total{result="SUCCESS"} 1`) && strings.Contains(text, `ambit_cni_pods{phase="captured"} 0`)
 	})
+	if h := told(); !h.Plugin.InPlace || h.Plugin.Error != "" || h.Ztunnels != 1 {
+		t.Errorf("when all is well it tells %+v", h)
+	}
 }
 
 func freePort(t *testing.T) string {

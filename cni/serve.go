@@ -10,10 +10,16 @@ import (
 	"os"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/net/netutil"
 
 	"github.com/ambit-mesh/ambit/cni/members"
 	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/health"
 )
+
+// maxConns bounds the connections of each socket: more than a node starts pods
+// at once. Further ones wait; whoever hangs is cut within seconds.
+const maxConns = 256
 
 // listen opens every socket of the agent's but ztunnel's, so that what cannot
 // be had is known at once.
@@ -28,6 +34,7 @@ func (n *node) listen(ctx context.Context) ([]func(context.Context) error, error
 			return nil, fmt.Errorf("listening on %s: %w", address, err)
 		}
 		opened = append(opened, l)
+		l = netutil.LimitListener(l, maxConns)
 		return func(ctx context.Context) error { return admin.Serve(ctx, h, n.log, l) }, nil
 	}
 	socket := n.cfg.pluginSocket()
@@ -61,6 +68,7 @@ func (n *node) listen(ctx context.Context) ([]func(context.Context) error, error
 func (n *node) health() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
+	mux.Handle("GET "+health.Path, admin.Local(admin.Page(n.told)))
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		pending := n.readiness.Pending()
 		if !n.installer.Ready() {
@@ -89,7 +97,7 @@ func (n *node) gauges() []prometheus.Collector {
 			return 0
 		}),
 	}
-	for _, p := range []members.Phase{members.Waiting, members.Captured, members.Draining} {
+	for _, p := range []members.Phase{members.Waiting, members.Captured, members.Leaving, members.Draining} {
 		all = append(all, gauge("ambit_cni_pods", "Pods of the mesh on this node, by phase.",
 			prometheus.Labels{"phase": p.String()}, func() float64 { return float64(n.keeper.Count(p)) }))
 	}

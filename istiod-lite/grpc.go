@@ -17,6 +17,9 @@ const (
 	// maxRequest bounds a request: a returning proxy names all it holds,
 	// about 100 bytes per workload.
 	maxRequest = 32 << 20
+	// unread is how much of a stream is taken before it is read, for those who
+	// wait until others have arrived.
+	unread = 128 << 10
 	// connectionAge makes proxies spread over replicas again, and tokens be
 	// looked at again; gRPC adds a tenth at random.
 	connectionAge = 30 * time.Minute
@@ -30,7 +33,9 @@ func (p *plane) serveGRPC(ctx context.Context) error {
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: serving.GetCertificate})),
 		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.StaticStreamWindowSize(unread),
 		grpc.MaxConcurrentStreams(1000),
+		grpc.SharedWriteBuffer(true), // hundreds of connections are idle most of the time
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		grpc.KeepaliveParams(keepalive.ServerParameters{
 			Time: 30 * time.Second, Timeout: 10 * time.Second,
@@ -38,9 +43,10 @@ func (p *plane) serveGRPC(ctx context.Context) error {
 		}),
 	)
 	p.pusher.Register(s)
+	p.guides.Serve(s, p.platform.authenticator, p.pods.member)
 	ca.NewService(ca.ServiceConfig{
 		Authority: p.authority, Authenticator: p.platform.authenticator, Pods: p.pods,
-		TrustDomain: p.trustDomain, Trusted: p.cfg.Trusted,
+		TrustDomain: p.trustDomain, Trusted: p.cfg.Trusted, Lengthen: p.conductor.Lengthen,
 		Observe: p.metrics.certificate, Logger: p.cfg.Logger.With("component", "ca"),
 	}).Register(s)
 	served := make(chan error, 1)
@@ -52,6 +58,7 @@ func (p *plane) serveGRPC(ctx context.Context) error {
 	}
 	p.ready.Store(false)
 	p.pusher.Close()
+	p.guides.Close()
 	hard := time.AfterFunc(stopGrace, s.Stop)
 	defer hard.Stop()
 	s.GracefulStop()

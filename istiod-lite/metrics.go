@@ -30,6 +30,9 @@ type metrics struct {
 	unauthentic prometheus.Counter
 	refused     *prometheus.CounterVec
 	rootExpiry  prometheus.Gauge
+	rootPhase   *prometheus.GaugeVec
+	rootWaiting prometheus.Gauge
+	rootSince   prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -49,6 +52,11 @@ func newMetrics() *metrics {
 		unauthentic: counter("citadel_server_authentication_failure_count", "Certificate requests without a valid caller."),
 		refused:     counters("ambit_ca_refusals", "Certificate requests that were refused.", "reason"),
 		rootExpiry:  gauge("citadel_server_root_cert_expiry_timestamp", "When the signing certificate expires, in seconds since 1970."),
+		rootPhase: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "ambit_ca_phase", Help: "1 for the phase in which the replacement of the root is; steady while there is none.",
+		}, []string{"phase"}),
+		rootWaiting: gauge("ambit_ca_waiting", "Replicas and proxies that hold the replacement of the root back."),
+		rootSince:   gauge("ambit_ca_phase_since_timestamp", "When the phase began, in seconds since 1970."),
 	}
 	started := time.Now()
 	m.registry.MustRegister(
@@ -56,7 +64,7 @@ func newMetrics() *metrics {
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "istiod_uptime_seconds", Help: "Seconds since the start."},
 			func() float64 { return time.Since(started).Seconds() }),
 		m.clients, m.pushes, m.resources, m.size, m.rejects, m.convergence, m.updates, m.services, m.translation,
-		m.requests, m.issued, m.unauthentic, m.refused, m.rootExpiry,
+		m.requests, m.issued, m.unauthentic, m.refused, m.rootExpiry, m.rootPhase, m.rootWaiting, m.rootSince,
 	)
 	return m
 }

@@ -8,13 +8,15 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
-	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/admin"
+	"github.com/ambit-mesh/ambit/internal/health"
+	"github.com/ambit-mesh/ambit/internal/heard"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
-// pages are readiness for everybody, and the rest for whoever is let into the
+// pages are readiness and what node agents ask for everybody, and the rest for whoever is let into the
 // pod: they tell all about the mesh.
 func (p *plane) pages() http.Handler {
 	m := http.NewServeMux()
@@ -25,30 +27,20 @@ func (p *plane) pages() http.Handler {
 		}
 		fmt.Fprintln(w, "ready")
 	})
+	m.HandleFunc("POST "+heard.Path, p.heard)
 	debug := http.NewServeMux()
 	debug.HandleFunc("GET /debug/syncz", p.page(func() any { return p.pusher.Status() }))
 	debug.HandleFunc("GET /debug/ambientz", p.page(func() any { return dump(p.model.Load()) }))
 	debug.HandleFunc("GET /debug/conditions", p.page(func() any { return p.model.Load().conditions }))
 	debug.HandleFunc("GET /debug/generation", p.page(func() any { return p.standing() }))
+	debug.HandleFunc("GET "+health.Path, p.page(func() any { return p.health() }))
+	debug.HandleFunc("GET /debug/ca", p.page(func() any { return p.conductor.Report() }))
 	debug.HandleFunc("POST /debug/held", p.held)
 	debug.HandleFunc("GET /debug/pprof/", pprof.Index)
 	debug.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	debug.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
-	m.Handle("/debug/", local(debug))
+	m.Handle("/debug/", admin.Local(debug))
 	return m
-}
-
-// local admits only callers from the same network namespace, such as a
-// port-forward.
-func local(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		from, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !from.Addr().Unmap().IsLoopback() {
-			http.Error(w, "only through a port-forward", http.StatusForbidden)
-			return
-		}
-		h.ServeHTTP(w, r)
-	})
 }
 
 // page writes a value as JSON once there is a mesh to tell about.

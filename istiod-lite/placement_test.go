@@ -13,7 +13,7 @@ import (
 )
 
 func TestPlacement(t *testing.T) {
-	p := newPlacement()
+	p := newPlacement(Config{}.kindOf)
 	front := ca.Account{Namespace: "shop", Name: "front"}
 	put := func(name, uid, node string, phase corev1.PodPhase) {
 		pod := &corev1.Pod{

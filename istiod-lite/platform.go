@@ -26,8 +26,12 @@ type platform struct {
 	// was there is in it.
 	watch  func(context.Context) error
 	synced <-chan struct{}
-	// keys finds the signing material.
-	keys func(context.Context) (*ca.Material, error)
+	// course finds the authority that signs, and where it is going; board is
+	// where that is kept.
+	course func(context.Context) (*ca.Course, error)
+	board  ca.Board
+	// changed is told when other roots are trusted; it does not wait.
+	changed func()
 	// write tells the platform's users what they are told, until ctx ends.
 	write func(context.Context) error
 	// tell takes the newest conditions and details; it does not wait.
@@ -45,17 +49,18 @@ func (p *plane) cluster() platform {
 	conditions, provisioner := kube.NewConditions(c.Dynamic, log), kube.NewProvisioner(c, log)
 	w := kube.NewWatcher(kube.WatcherConfig{Clients: c, Queue: p.queue, Namespace: p.cfg.Namespace, Mesh: p.cfg.Mesh, Logger: log, Seen: conditions.Seen})
 	parameters := kube.NewParameters(c.Kube, p.queue, log)
-	keys := &kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log}
+	board := kube.NewBoard(&kube.Keys{Client: c.Kube, Namespace: p.cfg.Namespace, Organization: p.cfg.Mesh.TrustDomain, Logger: log})
+	roots, lists := make(chan struct{}, 1), make(chan struct{}, 1)
 	write := func(ctx context.Context) error {
-		changed := make(chan struct{}, 1)
 		tasks, ctx := errgroup.WithContext(ctx)
-		tasks.Go(func() error { return keys.Follow(ctx, p.replaceKeys(changed)) })
+		tasks.Go(func() error { return board.Run(ctx) })
 		tasks.Go(func() error { return parameters.Run(ctx) })
 		tasks.Go(func() error {
 			return kube.Lead(ctx, c.Kube, p.cfg.Namespace, p.cfg.Identity, log, func(ctx context.Context) error {
-				roots := &kube.Roots{Client: c.Kube, Bundle: p.authority.Roots, Changed: changed, Logger: log}
 				leading, ctx := errgroup.WithContext(ctx)
-				leading.Go(func() error { return roots.Run(ctx) })
+				leading.Go(func() error { return kube.RootsOf(c.Kube, p.authority.Roots, roots, log).Run(ctx) })
+				leading.Go(func() error { return kube.RevocationsOf(c.Kube, p.conductor.Revocations, lists, log).Run(ctx) })
+				leading.Go(func() error { return p.conductor.Lead(ctx) })
 				leading.Go(func() error { return conditions.Run(ctx) })
 				leading.Go(func() error { return provisioner.Run(ctx) })
 				return leading.Wait()
@@ -65,7 +70,15 @@ func (p *plane) cluster() platform {
 	}
 	return platform{
 		authenticator: &kube.Tokens{Client: c.Kube, Audiences: p.cfg.Audiences},
-		watch:         w.Run, synced: w.Synced(), keys: keys.Load, write: write,
+		watch:         w.Run, synced: w.Synced(), course: board.Load, board: board, write: write,
+		changed: func() {
+			for _, c := range []chan struct{}{roots, lists} {
+				select {
+				case c <- struct{}{}:
+				default: // one is pending already
+				}
+			}
+		},
 		tell: func(all []translate.Condition, details map[objects.Ref]*translate.Detail) {
 			conditions.Details(details)
 			conditions.Want(all)
@@ -77,30 +90,25 @@ func (p *plane) cluster() platform {
 	}
 }
 
-// replaceKeys signs with new material if that does not tear the mesh apart.
-func (p *plane) replaceKeys(changed chan<- struct{}) func(*ca.Material) error {
-	return func(m *ca.Material) error {
-		replaced, err := p.authority.Replace(m)
-		if err != nil || !replaced {
-			return err
-		}
-		p.log.Info("signing with new material", "expires", p.authority.Expires())
-		p.metrics.rootExpiry.Set(float64(p.authority.Expires().Unix()))
-		select {
-		case changed <- struct{}{}:
-		default: // one is pending already
-		}
-		return nil
-	}
-}
-
 func (p *plane) directory() platform {
 	d := p.cfg.Directory
+	board := ca.NewMemory()
 	f := feed.NewDirectory(d.Path, p.cfg.Mesh, p.queue, p.cfg.Logger.With("component", "feed"))
 	return platform{
 		authenticator: tokens(d.Tokens),
 		watch:         f.Run, synced: f.Synced(),
-		keys:    func(context.Context) (*ca.Material, error) { return keysIn(d.Keys, p.cfg.Mesh.TrustDomain) },
+		course: func(context.Context) (*ca.Course, error) {
+			m, err := keysIn(d.Keys, p.cfg.Mesh.TrustDomain)
+			if err != nil {
+				return nil, err
+			}
+			c, err := ca.NewCourse(m, nil, time.Now())
+			if err == nil {
+				board.Begin(c)
+			}
+			return c, err
+		},
+		board: board, changed: func() {},
 		write:   func(context.Context) error { return nil },
 		provide: func(provision.Plan) {}, // waypoints are started by hand there
 		tell:    logTroubles(p.log),

@@ -6,16 +6,19 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 	"github.com/ambit-mesh/ambit/istiod-lite/feed"
 	"github.com/ambit-mesh/ambit/istiod-lite/jwks"
 	"github.com/ambit-mesh/ambit/istiod-lite/ledger"
+	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/push"
 )
 
@@ -28,6 +31,8 @@ type plane struct {
 	queue     *feed.Queue
 	pods      *placement
 	authority *ca.Authority
+	guides    *ca.Guides
+	conductor *ca.Conductor
 	pusher    *push.Pusher
 	model     atomic.Pointer[published]
 	ledger    ledger.Ledger
@@ -49,11 +54,12 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	p := &plane{
 		cfg: cfg, log: cfg.Logger.With("component", "istiod"), metrics: newMetrics(),
-		queue: feed.NewQueue(), pods: newPlacement(),
+		queue: feed.NewQueue(), pods: newPlacement(cfg.kindOf), guides: ca.NewGuides(),
 	}
 	p.issuers = jwks.New(jwks.Config{
 		Put: p.queue.Put, Blocked: cfg.BlockedIssuers, AllowLocal: cfg.AllowLocalIssuers, Logger: cfg.Logger.With("component", "jwks"),
 	})
+	p.ledger.Settings = objects.Key{Namespace: cfg.Namespace, Name: "istio"}
 	p.platform = p.cluster()
 	if cfg.Directory != nil {
 		p.platform = p.directory()
@@ -69,14 +75,14 @@ func Run(ctx context.Context, cfg Config) error {
 // been read whole and certificates can be signed.
 func (p *plane) start(ctx context.Context, tasks *errgroup.Group) error {
 	tasks.Go(func() error { return p.platform.watch(ctx) })
-	material, err := p.platform.keys(ctx)
+	course, err := p.platform.course(ctx)
 	if err != nil {
 		return unless(ctx, err)
 	}
-	if p.authority, err = ca.NewAuthority(material, ca.AuthorityConfig{}); err != nil {
+	if p.authority, err = ca.NewAuthority(course.Material, ca.AuthorityConfig{}); err != nil {
 		return err
 	}
-	p.metrics.rootExpiry.Set(float64(p.authority.Expires().Unix()))
+	p.conductor = p.newConductor()
 	tasks.Go(func() error { return p.platform.write(ctx) })
 	select {
 	case <-p.platform.synced:
@@ -91,11 +97,22 @@ func (p *plane) start(ctx context.Context, tasks *errgroup.Group) error {
 	if err := t.step(); err != nil {
 		return err
 	}
+	p.releaseMemory()
+	tasks.Go(func() error { return p.conductor.Run(ctx) })
 	tasks.Go(func() error { return p.issuers.Run(ctx) })
-	tasks.Go(func() error { return push.Debounce(ctx, p.queue.Changed(), push.Quiet, push.Max, t.step) })
+	tasks.Go(func() error { return push.Pace(ctx, p.queue.Changed(), push.Shortest, push.Longest, t.step) })
 	p.ready.Store(true)
 	p.log.Info("ready", "address", p.cfg.GRPC.Addr().String(), "trustDomain", p.trustDomain())
 	return p.serveGRPC(ctx)
+}
+
+// releaseMemory gives back what reading the mesh took beyond what keeping it
+// does.
+func (p *plane) releaseMemory() {
+	debug.FreeOSMemory()
+	if err := linux.ReleaseProgram(); err != nil {
+		p.log.Warn("some memory of the start is kept", "reason", err)
+	}
 }
 
 // authenticate admits a proxy's stream.

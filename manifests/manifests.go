@@ -42,6 +42,10 @@ type Config struct {
 	// NetnsDir is where the node keeps pods' network namespaces:
 	// "/var/run/netns".
 	NetnsDir string
+	// TraceEndpoint is the URL of a collector of OTLP to which node proxies send a
+	// span for each tunnelled connection that is traced: none. TraceProtocol is
+	// "grpc", or "http/protobuf"; TraceSample the share of connections, "0.01".
+	TraceEndpoint, TraceProtocol, TraceSample string
 	// GatewayAPI is the channel of the Gateway API whose definitions are
 	// installed: "standard"; or "experimental", or "none".
 	GatewayAPI string
@@ -49,16 +53,18 @@ type Config struct {
 
 func (c Config) withDefaults() Config {
 	for field, value := range map[*string]string{
-		&c.Repo:        "localhost/ambit",
-		&c.Tag:         "dev",
-		&c.PullPolicy:  "IfNotPresent",
-		&c.TrustDomain: "cluster.local",
-		&c.ClusterID:   "Kubernetes",
-		&c.LogLevel:    "info",
-		&c.CNIConfDir:  "/etc/cni/net.d",
-		&c.CNIBinDir:   "/opt/cni/bin",
-		&c.NetnsDir:    "/var/run/netns",
-		&c.GatewayAPI:  Standard,
+		&c.Repo:          "localhost/ambit",
+		&c.Tag:           "dev",
+		&c.PullPolicy:    "IfNotPresent",
+		&c.TrustDomain:   "cluster.local",
+		&c.ClusterID:     "Kubernetes",
+		&c.LogLevel:      "info",
+		&c.CNIConfDir:    "/etc/cni/net.d",
+		&c.CNIBinDir:     "/opt/cni/bin",
+		&c.NetnsDir:      "/var/run/netns",
+		&c.GatewayAPI:    Standard,
+		&c.TraceProtocol: "grpc",
+		&c.TraceSample:   "0.01",
 	} {
 		if *field == "" {
 			*field = value

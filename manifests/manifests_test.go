@@ -61,7 +61,7 @@ func TestTheDefaultInstallationIsTheGoldenOne(t *testing.T) {
 func TestWhatIsConfiguredAppears(t *testing.T) {
 	files := render(t, Config{
 		Repo: "registry.example/mesh/", Tag: "v7", PullPolicy: "Always", TrustDomain: "corp.example", ClusterID: "east",
-		LogLevel: "debug", CNIConfDir: "/conf", CNIBinDir: "/bin-dir", NetnsDir: "/netns",
+		LogLevel: "debug", CNIConfDir: "/conf", CNIBinDir: "/bin-dir", NetnsDir: "/netns", TraceEndpoint: "http://collector:4317",
 	})
 	var all bytes.Buffer
 	for _, f := range files {
@@ -71,6 +71,7 @@ func TestWhatIsConfiguredAppears(t *testing.T) {
 		"image: registry.example/mesh/istiod:v7", "image: registry.example/mesh/ztunnel:v7", "image: registry.example/mesh/cni:v7",
 		"imagePullPolicy: Always", "trustDomain: corp.example", `{name: CLUSTER_ID, value: "east"}`, "value: debug",
 		"{path: /conf}", "{path: /bin-dir}", "mountPath: /netns,",
+		`{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://collector:4317"}`, `{name: OTEL_TRACES_SAMPLER_ARG, value: "0.01"}`,
 	} {
 		if !strings.Contains(all.String(), want) {
 			t.Errorf("rendered manifests lack %q", want)

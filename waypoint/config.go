@@ -30,6 +30,8 @@ type Config struct {
 	Authority certs.CA
 	// CertificateTTL is the lifetime asked for. Zero is 24 h.
 	CertificateTTL time.Duration
+	// RevocationsFile is certs.Config's.
+	RevocationsFile string
 	// Listen is the address of HBONE without its port. Empty is every one.
 	Listen string
 	// TunnelPort is 15008 if zero; AdminPort, MetricsPort and ReadyPort are

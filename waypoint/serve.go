@@ -36,7 +36,7 @@ func (p *proxy) serve(ctx context.Context) error {
 		return err
 	}
 	server := h2.NewServer(h2.ServerConfig{
-		Listener: l, Self: p.soon, Credentials: p.certs, Handler: p.door.Tunnel, Refused: p.door.Refused, Tuning: p.config.Tuning,
+		Listener: l, Self: p.soon, Aliases: p.aliases, Credentials: p.certs, Handler: p.door.Tunnel, Refused: p.door.Refused, Tuning: p.config.Tuning,
 	})
 	cut, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()

@@ -67,5 +67,7 @@ func newCertificates(c *Config, renewed *certs.Renewals) (*certs.Manager, error)
 			return nil, err
 		}
 	}
-	return certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: renewed.Add, Logger: c.Logger}), nil
+	return certs.NewManager(certs.Config{
+		CA: ca, TTL: c.CertificateTTL, Changed: renewed.Add, RevocationsFile: c.RevocationsFile, Logger: c.Logger,
+	}), nil
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/certs"
 	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/drain"
+	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
@@ -88,8 +89,11 @@ func (p *proxy) build() error {
 	if p.tracer, err = tracing.New(context.Background(), p.tracing()); err != nil {
 		return err
 	}
-	p.certs, err = newCertificates(c, p.renewed)
-	return err
+	if p.certs, err = newCertificates(c, p.renewed); err != nil {
+		return err
+	}
+	p.registry.MustRegister(p.certs)
+	return nil
 }
 
 // buildStages makes the stages of the data plane.
@@ -97,22 +101,27 @@ func (p *proxy) buildStages() {
 	c := &p.config
 	requests := telemetry.NewExchanges(telemetry.ExchangesConfig{}, c.Logger)
 	connections := telemetry.NewTraffic(telemetry.TrafficConfig{Reporters: []telemetry.Direction{telemetry.Waypoint}})
-	p.registry.MustRegister(requests, connections)
+	dryRuns := telemetry.NewDryRuns(c.Logger)
+	p.registry.MustRegister(requests, connections, dryRuns)
 	p.decisions = decision.NewRing(decision.Config{})
 	p.balancer = balance.NewBalancer()
 	p.registry.MustRegister(p.balancer)
+	abuses := telemetry.NewAbuses(p.registry)
+	c.Tuning.Unread = h2.NewUnread(0)
+	c.Tuning.Abused = func(a h2.Abuse) { abuses.Add(string(a)) }
 	p.forward = forward.New(forward.Config{Credentials: p.certs, Self: p.self, Tuning: c.Tuning, Logger: c.Logger})
+	telemetry.RegisterTunnels(p.registry, p.forward.Held)
 	p.exchange = exchange.New(exchange.Config{
 		Table: func() exchange.Table { return p.store.Table() }, Self: p.self, Balancer: p.balancer, Forward: p.forward,
 		Serving: p.serving,
-		Record:  requests.Record, Decisions: p.decisions, Tracer: p.tracer, Logger: c.Logger,
+		Record:  requests.Record, DryRuns: dryRuns, Decisions: p.decisions, Tracer: p.tracer, Logger: c.Logger,
 	})
 	engine := c.Engine
 	engine.Handler, engine.Logger = p.exchange, c.Logger
 	p.engine = exchange.NewEngine(engine)
 	p.door = terminate.New(terminate.Config{
 		Table: func() terminate.Table { return p.store.Table() }, Gateway: c.Self.Service(), Self: p.self, HTTP: p.engine,
-		Balancer: p.balancer, Forward: p.forward, Recorder: telemetry.NewRecorder(connections, c.Logger), Decisions: p.decisions, Logger: c.Logger,
+		Balancer: p.balancer, Forward: p.forward, Recorder: telemetry.NewRecorder(connections, c.Logger), DryRuns: dryRuns, Decisions: p.decisions, Logger: c.Logger,
 	})
 }
 
@@ -160,6 +169,14 @@ func (p *proxy) identity(ctx context.Context) (spiffe.ID, error) {
 		return spiffe.ID{}, fmt.Errorf("waiting for the waypoint's own record: %w", err)
 	}
 	return p.self().Identity(), nil
+}
+
+// aliases are further names of the waypoint's trust domain.
+func (p *proxy) aliases(context.Context) []string {
+	if self := p.self(); self != nil {
+		return self.Settings.TrustDomainAliases
+	}
+	return nil
 }
 
 // follow brings the stages up to date with each new table and certificate,

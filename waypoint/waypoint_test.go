@@ -122,6 +122,7 @@ func TestItServesOnceItKnowsItselfAndHasACertificate(t *testing.T) {
 		t.Errorf("%s %q", resp.Status, b)
 	}
 	r.until(r.config.MetricsPort, "/stats/prometheus", 200, "istio_requests_total{")
+	r.until(r.config.MetricsPort, "/stats/prometheus", 200, "ambit_tunnels_open 1")
 	r.until(r.config.AdminPort, "/config_dump", 200, "shop/web.shop.svc.cluster.local")
 }
 

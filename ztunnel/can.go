@@ -18,6 +18,9 @@ import (
 // nobody makes. Every ztunnel knows every workload and policy, so any can be
 // asked. What a waypoint serves, the waypoint decides on.
 func (p *proxy) can(_ context.Context, a *decision.Asked) (decision.Forecast, error) {
+	if a.Request == nil {
+		return p.connects(a)
+	}
 	v := p.store.View()
 	s := decision.Service(v, a.Host, a.Source.Namespace)
 	if s == nil {

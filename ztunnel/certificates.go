@@ -5,7 +5,9 @@ import (
 	"encoding/pem"
 
 	"github.com/ambit-mesh/ambit/internal/certs"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/ztunnel/dump"
+	"github.com/ambit-mesh/ambit/ztunnel/kept"
 )
 
 // certificates are the identities' certificates, and which of them were
@@ -15,7 +17,7 @@ type certificates struct {
 	renewed *certs.Renewals
 }
 
-func newCertificates(c *Config) (certificates, error) {
+func newCertificates(c *Config, k *kept.Keeper) (certificates, error) {
 	ca := c.Authority
 	if ca == nil {
 		var err error
@@ -24,8 +26,13 @@ func newCertificates(c *Config) (certificates, error) {
 			return certificates{}, err
 		}
 	}
+	kept, trust := k.Certificates()
 	r := certs.NewRenewals()
-	m := certs.NewManager(certs.Config{CA: ca, TTL: c.CertificateTTL, Changed: r.Add, Logger: c.Logger})
+	m := certs.NewManager(certs.Config{
+		CA: ca, Told: trust, TTL: c.CertificateTTL, RevocationsFile: c.RevocationsFile, Logger: c.Logger, Kept: kept,
+		Changed: func(id spiffe.ID) { r.Add(id); k.CertificatesChanged() },
+		Trusted: k.CertificatesChanged,
+	})
 	return certificates{m, r}, nil
 }
 

@@ -10,6 +10,8 @@ import (
 	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/linux"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/zds"
 )
 
@@ -28,12 +30,20 @@ type Config struct {
 	Authority certs.CA
 	// CertificateTTL is the lifetime asked for. Zero is 24 h.
 	CertificateTTL time.Duration
+	// RevocationsFile is certs.Config's.
+	RevocationsFile string
 
 	// Only is the one pod to serve, in the namespace of this process and
 	// without an agent. Nil serves the pods that the agent names.
 	Only *zds.Pod
 	// AgentSocket is where the CNI agent listens. Empty is zds.DefaultPath.
 	AgentSocket string
+
+	// KeptDir is where what is known is kept for the next start; empty is
+	// nowhere. KeptPatience is how long the control plane may be away before
+	// what was kept is used. Zero is 3 s.
+	KeptDir      string
+	KeptPatience time.Duration
 
 	// AdminPort, MetricsPort and ReadyPort are admin.Servers'.
 	AdminPort, MetricsPort, ReadyPort uint16
@@ -47,6 +57,14 @@ type Config struct {
 	Tuning                        h2.Tuning
 	IdleTunnel                    time.Duration
 	MaxTunnelStreams              int
+	// Tracing says where spans go; its zero value is nowhere. Who we are is filled
+	// in.
+	Tracing tracing.Config
+	// NoDNS leaves the pods' names to the cluster's DNS. Domain is the cluster's,
+	// empty is cluster.local; ResolvConf is the file that names the resolvers,
+	// empty is /etc/resolv.conf.
+	NoDNS              bool
+	Domain, ResolvConf string
 	// DrainDeadline bounds the graceful end. Zero is 5 s.
 	DrainDeadline time.Duration
 
@@ -64,6 +82,8 @@ type Self struct {
 	IP string
 	// Node is where it runs; certificates are fetched early for its pods.
 	Node string
+	// TrustDomain is the mesh's; empty is spiffe.DefaultTrustDomain.
+	TrustDomain string
 	// Network and ClusterID are those of the mesh; ClusterID empty is
 	// "Kubernetes".
 	Network, ClusterID string
@@ -74,6 +94,8 @@ type Self struct {
 func (c *Config) fill() {
 	def(&c.Version, "dev")
 	def(&c.Self.ClusterID, "Kubernetes")
+	def(&c.Self.TrustDomain, spiffe.DefaultTrustDomain)
+	def(&c.KeptPatience, 3*time.Second)
 	def(&c.CertificateTTL, 24*time.Hour)
 	def(&c.AgentSocket, zds.DefaultPath)
 	def(&c.Mark, linux.Mark)

@@ -28,9 +28,9 @@ type pods interface {
 func (p *proxy) podConfig() podproxy.Config {
 	c := &p.config
 	return podproxy.Config{
-		Store: p.store, Credentials: p.certs, Recorder: p.recorder, Decisions: p.decisions, Logger: c.Logger,
+		Store: p.store, Credentials: p.certs, Recorder: p.recorder, Tracer: p.tracer, DryRuns: p.dryRuns, Decisions: p.decisions, Logger: c.Logger,
 		Mark: c.Mark, NoReusePort: c.NoReusePort, NoOriginalSource: c.NoOriginalSource, KeepAlive: c.KeepAlive,
-		Tuning: c.Tuning, IdleTunnel: c.IdleTunnel, MaxTunnelStreams: c.MaxTunnelStreams,
+		Names: p.names, Tuning: c.Tuning, IdleTunnel: c.IdleTunnel, MaxTunnelStreams: c.MaxTunnelStreams,
 	}
 }
 
@@ -134,16 +134,30 @@ func (s *single) list() []inpod.Status {
 	return []inpod.Status{{Pod: s.pod, State: inpod.Up, Since: s.since, Proxy: s.proxy}}
 }
 
+// tunnels is how many tunnels to others all pods have, the draining ones too.
+func (p *proxy) tunnels() (n int) {
+	for _, s := range p.pods.list() {
+		if proxy, ok := s.Proxy.(*podproxy.Proxy); ok {
+			n += proxy.Tunnels()
+		}
+	}
+	return n
+}
+
 // housekeeping is how often pods are looked at when nothing changes.
 const housekeeping = 10 * time.Second
 
 // follow brings every pod up to date with each new state, until ctx is done.
 // States that come while it works are skipped but for the last.
 func (p *proxy) follow(ctx context.Context) error {
-	held := map[spiffe.ID]bool{}
+	held, settled := map[spiffe.ID]bool{}, false
 	for {
-		v := p.store.View()
+		v, known := p.store.View(), p.known.Load()
 		held = p.followOnce(v, held)
+		if known && !settled {
+			settled = true
+			p.forgetGone()
+		}
 		timer := time.NewTimer(housekeeping)
 		select {
 		case <-v.Superseded():
@@ -176,6 +190,7 @@ func (p *proxy) followOnce(v *view.View, held map[spiffe.ID]bool) map[spiffe.ID]
 	for id := range held {
 		if !now[id] {
 			p.certs.Forget(id)
+			p.kept.CertificatesChanged()
 		}
 	}
 	return now

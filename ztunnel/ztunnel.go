@@ -13,6 +13,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -21,7 +22,12 @@ import (
 	"github.com/ambit-mesh/ambit/internal/drain"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
+	"github.com/ambit-mesh/ambit/ztunnel/dns"
+	"github.com/ambit-mesh/ambit/ztunnel/journal"
+	"github.com/ambit-mesh/ambit/ztunnel/kept"
+	"github.com/ambit-mesh/ambit/ztunnel/podproxy"
 )
 
 // proxy is one running ztunnel.
@@ -29,13 +35,19 @@ type proxy struct {
 	config    Config
 	log       *slog.Logger
 	store     *view.Store
+	kept      *kept.Keeper
+	journal   *journal.Journal // nil: none
 	source    source
 	certs     certificates
+	names     podproxy.Names
 	pods      pods
 	readiness admin.Readiness
 	registry  *prometheus.Registry
 	recorder  *telemetry.Recorder
+	dryRuns   *telemetry.DryRuns
 	decisions *decision.Ring
+	tracer    *tracing.Tracer    // nil: no spans
+	known     atomic.Bool        // the agent's pods are known
 	quit      context.CancelFunc // begins the end
 }
 
@@ -53,13 +65,15 @@ func Run(ctx context.Context, c Config) error {
 	if err := p.build(); err != nil {
 		return err
 	}
+	p.remember()
 	ctx, p.quit = context.WithCancel(ctx)
 	defer p.quit()
-	return drain.Life{
+	err := drain.Life{
 		Begin:  p.beside().Start,
-		Beside: []func(context.Context) error{p.source.run, p.certs.Run, p.follow},
+		Beside: []func(context.Context) error{p.source.run, p.certs.Run, p.follow, p.keep, p.trace},
 		Serve:  p.serve, Quit: p.quit,
 	}.Run(ctx)
+	return errors.Join(err, p.journal.Close())
 }
 
 // build makes everything that runs later.
@@ -67,17 +81,38 @@ func (p *proxy) build() error {
 	c := &p.config
 	p.registry = telemetry.NewRegistry("ztunnel", c.Version)
 	traffic := telemetry.NewTraffic(telemetry.TrafficConfig{})
-	p.registry.MustRegister(traffic)
+	p.dryRuns = telemetry.NewDryRuns(c.Logger)
+	p.registry.MustRegister(traffic, p.dryRuns)
 	p.recorder, p.decisions = telemetry.NewRecorder(traffic, c.Logger), decision.NewRing(decision.Config{})
 	var err error
-	if p.source, err = newSource(c, p.store, p.registry); err != nil {
+	if p.tracer, err = tracing.New(context.Background(), p.tracing()); err != nil {
 		return err
 	}
-	if p.certs, err = newCertificates(c); err != nil {
+	if err = p.openKept(); err != nil {
 		return err
 	}
-	p.pods, err = p.newPods()
-	return err
+	if p.source, err = newSource(c, p.store, p.kept, p.registry); err != nil {
+		return err
+	}
+	if p.certs, err = newCertificates(c, p.kept); err != nil {
+		return err
+	}
+	p.registry.MustRegister(p.certs)
+	p.bound()
+	p.buildNames()
+	if p.pods, err = p.newPods(); err != nil {
+		return err
+	}
+	telemetry.RegisterTunnels(p.registry, p.tunnels)
+	return nil
+}
+
+// buildNames makes what the pods' DNS proxies share.
+func (p *proxy) buildNames() {
+	p.names = podproxy.Names{
+		Servers: dns.NewResolvers(p.config.ResolvConf).Servers, NoProxy: p.config.NoDNS, Domain: p.config.Domain, Metrics: dns.NewMetrics(),
+	}
+	p.registry.MustRegister(p.names.Metrics)
 }
 
 // serve brings the data plane up, keeps it until ctx is done, and drains it.
@@ -91,32 +126,32 @@ func (p *proxy) serve(ctx context.Context) error {
 func (p *proxy) carry(ctx context.Context) error {
 	task := p.readiness.Task("state manager")
 	serving := p.readiness.Task(p.pods.task())
-	select {
-	case <-p.source.synced():
-	case <-ctx.Done():
+	if !p.awaitState(ctx) {
 		return nil
 	}
-	p.log.Info("state received", "workloads", len(p.store.View().Workloads()), "generation", p.store.View().Generation())
 	task.Set(true)
-	return p.pods.run(ctx, serving.Set)
+	return p.pods.run(ctx, func(ok bool) { serving.Set(ok); p.known.Store(ok) })
 }
 
 // drain ends the data plane.
 func (p *proxy) drain(ctx context.Context) error {
 	p.readiness.Task("shutting down")
+	p.kept.Leave(p.keepable()) // a successor may know more from now on
 	p.log.Info("draining", "deadline", p.config.DrainDeadline)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.config.DrainDeadline)
 	defer cancel()
 	err := p.pods.drain(ctx)
-	p.log.Info("drained", "complete", ctx.Err() == nil)
+	p.log.Info("drained", "complete", ctx.Err() == nil, "cut", p.recorder.Cuts(telemetry.CutDrain))
 	return err
 }
 
-// pages tell of decisions, those made and those that would be.
+// pages tell of decisions, those made and those that would be, and how it is.
 func (p *proxy) pages() map[string]http.Handler {
 	name := "ztunnel " + cmp.Or(p.config.Self.Node, p.config.Self.Name, "local")
 	pages := decision.Pages(p.decisions, name)
+	pages["GET /state"] = admin.JSON(func() any { return p.keptStatus() })
 	pages["POST /can"] = decision.CanPage(p.can, name)
+	p.facts(pages)
 	return pages
 }
 

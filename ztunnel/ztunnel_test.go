@@ -68,7 +68,7 @@ func TestItIsReadyOnceTheAgentsPodsAreKnownAndQuitsWhenTold(t *testing.T) {
 	}
 	r.until(r.config.ReadyPort, "/healthz/ready", 200, "ready")
 	metrics := r.until(r.config.MetricsPort, "/stats/prometheus", 200, "istio_build")
-	for _, name := range []string{"workload_manager_active_proxy_count 0", "istio_tcp_sockets_open", "process_open_fds", "go_goroutines"} {
+	for _, name := range []string{"workload_manager_active_proxy_count 0", "istio_tcp_sockets_open", "process_open_fds", "go_goroutines", "ambit_tunnels_open 0"} {
 		if !strings.Contains(metrics, name) {
 			t.Errorf("metrics lack %s", name)
 		}

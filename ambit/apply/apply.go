@@ -1,5 +1,6 @@
-// Package apply writes a user's objects to the cluster, on the server's side,
-// and tells which versions they became: `ambit apply`.
+// Package apply writes a user's objects to the cluster, on the server's side, or
+// deletes them, and tells which versions they became: `ambit apply` and `ambit
+// delete`.
 //
 // It owns how files are read and which field manager speaks. It refuses to wait
 // for anything: ambit/ask knows who serves a version. Called by ambit/command.
@@ -17,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
@@ -156,11 +158,8 @@ func To(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured
 	}
 	var out []ask.Version
 	for _, obj := range objs {
-		switch {
-		case obj.GetKind() == "" || obj.GetAPIVersion() == "":
-			return out, errors.New("a document without apiVersion or kind: this is no Kubernetes object")
-		case obj.GetName() == "":
-			return out, fmt.Errorf("a %s without a name", obj.GetKind())
+		if err := whole(obj); err != nil {
+			return out, err
 		}
 		if err := place(c, obj, o.Namespace); err != nil {
 			return out, err
@@ -177,6 +176,54 @@ func To(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured
 		fmt.Fprintf(progress, "%s %s\n", word, version(now))
 	}
 	return out, nil
+}
+
+// Delete deletes the objects in the reverse of their order, and gives the last
+// versions of those that were there.
+func Delete(ctx context.Context, c *reach.Cluster, objs []*unstructured.Unstructured, namespace string, progress io.Writer) ([]ask.Version, error) {
+	if namespace == "" {
+		namespace = metav1.NamespaceDefault
+	}
+	var out []ask.Version
+	for _, obj := range slices.Backward(objs) {
+		if err := whole(obj); err != nil {
+			return out, err
+		}
+		if err := place(c, obj, namespace); err != nil {
+			return out, err
+		}
+		ri, err := c.Resource(obj)
+		if err != nil {
+			return out, err
+		}
+		now, err := ri.Get(ctx, obj.GetName(), metav1.GetOptions{})
+		if err == nil {
+			err = ri.Delete(ctx, obj.GetName(), metav1.DeleteOptions{})
+		}
+		switch {
+		case apierrors.IsNotFound(err):
+			fmt.Fprintf(progress, "absent %s\n", version(obj))
+			continue
+		case err != nil:
+			return out, fmt.Errorf("deleting %s: %w", version(obj), err)
+		}
+		v := version(now)
+		v.Gone = true
+		out = append(out, v)
+		fmt.Fprintf(progress, "deleted %s\n", v)
+	}
+	return out, nil
+}
+
+// whole is an error for what cannot be named.
+func whole(obj *unstructured.Unstructured) error {
+	switch {
+	case obj.GetKind() == "" || obj.GetAPIVersion() == "":
+		return errors.New("a document without apiVersion or kind: this is no Kubernetes object")
+	case obj.GetName() == "":
+		return fmt.Errorf("a %s without a name", obj.GetKind())
+	}
+	return nil
 }
 
 // place gives an object its namespace where it needs one.

@@ -75,7 +75,7 @@ func TestReadingFiles(t *testing.T) {
 	}
 }
 
-// apiServer knows services and namespaces, and notes what is applied.
+// apiServer knows services and namespaces, and notes what is applied or deleted.
 type apiServer struct{ applied []string }
 
 func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -91,6 +91,15 @@ func (s *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			{Name: "services", Kind: "Service", Namespaced: true, Verbs: metav1.Verbs{"patch"}},
 			{Name: "namespaces", Kind: "Namespace", Verbs: metav1.Verbs{"patch"}},
 		}})
+	case r.Method != http.MethodPatch && strings.HasSuffix(r.URL.Path, "/absent"):
+		w.WriteHeader(http.StatusNotFound)
+		answer(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusFailure, Reason: metav1.StatusReasonNotFound, Code: http.StatusNotFound})
+	case r.Method == http.MethodGet:
+		parts := strings.Split(r.URL.Path, "/")
+		answer(map[string]any{"apiVersion": "v1", "kind": "Service", "metadata": map[string]any{"name": parts[len(parts)-1], "namespace": "default", "resourceVersion": "88"}})
+	case r.Method == http.MethodDelete:
+		s.applied = append(s.applied, "DELETE "+r.URL.RequestURI())
+		answer(metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess})
 	case r.Method == http.MethodPatch && r.Header.Get("Content-Type") == "application/apply-patch+yaml":
 		body, _ := io.ReadAll(r.Body)
 		s.applied = append(s.applied, r.URL.RequestURI())
@@ -165,5 +174,40 @@ func TestObjectsAreAppliedInOrderAndTheirVersionsKnown(t *testing.T) {
 		if d := cmp.Diff(tt.want, got); d != "" || printed.String() != tt.printed {
 			t.Errorf("%s: printed %q, versions (-want +got):\n%s", tt.sentence, printed.String(), d)
 		}
+	}
+}
+
+func TestObjectsAreDeletedTheLastFirstAndTheirVersionsKnown(t *testing.T) {
+	s := &apiServer{}
+	server := httptest.NewServer(s)
+	defer server.Close()
+	cluster, err := reach.New(&rest.Config{Host: server.URL})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text string
+	for _, name := range []string{"web", "absent", "db"} {
+		text += "apiVersion: v1\nkind: Service\nmetadata: {name: " + name + "}\n---\n"
+	}
+	objs, err := Read([]string{"-"}, strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var printed bytes.Buffer
+	got, err := Delete(t.Context(), cluster, objs, "", &printed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version := func(name string) ask.Version {
+		return ask.Version{APIVersion: "v1", Kind: "Service", Namespace: "default", Name: name, ResourceVersion: "88", Gone: true}
+	}
+	if d := cmp.Diff([]ask.Version{version("db"), version("web")}, got); d != "" {
+		t.Errorf("versions (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]string{"DELETE /api/v1/namespaces/default/services/db", "DELETE /api/v1/namespaces/default/services/web"}, s.applied); d != "" {
+		t.Errorf("asked of the server (-want +got):\n%s", d)
+	}
+	if want := "deleted service/db in default\nabsent service/absent in default\ndeleted service/web in default\n"; printed.String() != want {
+		t.Errorf("printed %q", printed.String())
 	}
 }

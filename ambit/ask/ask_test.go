@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/ambit/reach"
 	"github.com/ambit-mesh/ambit/internal/decision"
+	"github.com/ambit-mesh/ambit/internal/health"
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
@@ -72,6 +74,50 @@ func TestADecisionIsSearchedEverywhere(t *testing.T) {
 	}
 }
 
+func TestTheNewestDecisionBetweenTwoIsFound(t *testing.T) {
+	at := time.Date(2026, 11, 26, 5, 0, 0, 0, time.UTC)
+	client := decision.End{Workload: "shop/client", Address: "10.1.0.5:4000", Identity: "spiffe://cluster.local/ns/shop/sa/client"}
+	web := decision.End{Workload: "shop/web-1", Address: "10.1.0.7:15008"}
+	story := func(id string, after int, from, to decision.End, asked, service string) decision.Story {
+		return decision.Story{ID: id, At: at.Add(time.Duration(after) * time.Second), Source: from, Destination: to, Asked: asked, Service: service}
+	}
+	proxies := []Opener{
+		remembering(t, "one", story("00000001", 1, client, web, "10.96.0.1:80", "shop/web.shop.svc.cluster.local"),
+			story("00000002", 2, client, decision.End{}, "10.96.0.2:81", "shop/web.shop.svc.cluster.local"),
+			story("00000003", 3, decision.End{Workload: "shop/client-2"}, web, "10.96.0.1:80", "shop/web.shop.svc.cluster.local"),
+			story("", 9, client, web, "10.96.0.1:80", "")),
+		remembering(t, "two", story("00000001", 1, client, decision.End{Workload: "shop/web-1", Address: "10.1.0.7:8080"}, "10.1.0.7:8080", ""),
+			story("00000004", 4, decision.End{Address: "10.1.0.9:5"}, web, "10.1.0.7:8080", "")),
+	}
+	from := Party{Names: []string{"shop/client"}, Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.5")}}
+	host := func(h string) Party { return Party{Hosts: []string{h}} }
+	for _, tt := range []struct {
+		name string
+		pair Pair
+		want string // ids, or the error
+	}{
+		{"by a service's name", Pair{Source: from, Destination: host("web.shop"), Port: 80}, "[00000001 00000001]"},
+		{"by any port", Pair{Source: from, Destination: host("web.shop.svc.cluster.local")}, "[00000002]"},
+		{"by a pod", Pair{Source: from, Destination: Party{Names: []string{"shop/web-1"}}, Port: 8080}, "[00000001 00000001]"},
+		{"by an identity", Pair{Source: Party{Identities: []string{client.Identity}}, Destination: host("web.shop"), Port: 81}, "[00000002]"},
+		{"by an address", Pair{Source: Party{Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.9")}}, Destination: Party{Addresses: []netip.Addr{netip.MustParseAddr("10.1.0.7")}}}, "[00000004]"},
+		{"a name that only begins alike", Pair{Source: from, Destination: host("we"), Text: "a → b"}, "none of the 2 proxies remembers a decision on a → b"},
+	} {
+		stories, silent, err := Latest(t.Context(), proxies, tt.pair)
+		var ids []string
+		for _, s := range stories {
+			ids = append(ids, s.ID)
+		}
+		got := fmt.Sprint(ids)
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.HasPrefix(got, tt.want) || len(silent) > 0 {
+			t.Errorf("%s: %s, silent %v; want %s", tt.name, got, silent, tt.want)
+		}
+	}
+}
+
 // client is a connected proxy that has acknowledged a generation of all.
 func client(kind, pod string, acked uint64) Client {
 	return Client{
@@ -120,7 +166,7 @@ func TestWhoIsBehind(t *testing.T) {
 	silent := Client{ID: "odd"}
 	_, one := newPlane(t, "istio-system/istiod-1", 9, client("ztunnel", "z1", 9), client("ztunnel", "z2", 7), refusing)
 	_, two := newPlane(t, "istio-system/istiod-2", 4, client("ztunnel", "z3", 4), recovered, silent)
-	running := []Proxy{{"istio-system/z1", "ztunnel", "n1"}, {"istio-system/z4", "ztunnel", "n4"}}
+	running := []Proxy{{Name: "istio-system/z1", Kind: "ztunnel", Node: "n1"}, {Name: "istio-system/z4", Kind: "ztunnel", Node: "n4"}}
 	r, err := Status(t.Context(), []Opener{one, two}, running)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +204,7 @@ func held(state string, generation uint64, conditions ...Condition) *[]Held {
 func TestWhatIsServed(t *testing.T) {
 	refusing := client("waypoint", "w1", 9)
 	refusing.Types[1].LastNack, refusing.Types[1].Nacked = "HTTPRoute/shop/web: bad", 8
-	z1 := Proxy{"istio-system/z1", "ztunnel", "n1"}
+	z1 := Proxy{Name: "istio-system/z1", Kind: "ztunnel", Node: "n1"}
 	for _, tt := range []struct {
 		sentence string
 		held     *[]Held
@@ -192,6 +238,80 @@ func TestWhatIsServed(t *testing.T) {
 	}
 }
 
+// deciding is the administration of a proxy that decides with a generation.
+func deciding(t *testing.T, generation *atomic.Uint64) Opener {
+	t.Helper()
+	return serve(t, "proxy", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		json.NewEncoder(w).Encode(health.Proxy{Configuration: generation.Load(), Age: 2500 * time.Millisecond})
+	}))
+}
+
+func TestAnAcknowledgementIsProvenByWhatTheProxyDecidesWith(t *testing.T) {
+	with := func(given uint64) Client {
+		c := client("ztunnel", "z1", 9)
+		c.Types[1].Given = given
+		return c
+	}
+	silent := func(context.Context) (*reach.Door, error) { return nil, errors.New("pod gone") }
+	for _, tt := range []struct {
+		sentence string
+		client   Client
+		decides  uint64
+		open     Opener
+		missing  string
+	}{
+		{"it decides with what it was told last", with(8), 8, nil, ""},
+		{"it has been told more since", with(8), 9, nil, ""},
+		{"it was told nothing on this connection", with(0), 3, nil, ""},
+		{"it has acknowledged and not taken", with(8), 7, nil, "ztunnel istio-system/z1 has acknowledged 8 and decides with 7"},
+		{"it does not say", with(8), 0, silent, "ztunnel istio-system/z1 does not say what it decides with: pod gone"},
+	} {
+		p, open := newPlane(t, "istiod", 9, tt.client)
+		p.held.Store(held("held", 8))
+		d, _ := open(t.Context())
+		var generation atomic.Uint64
+		generation.Store(tt.decides)
+		running := []Proxy{{Name: "istio-system/z1", Kind: "ztunnel", Admin: tt.open}}
+		if tt.open == nil {
+			running[0].Admin = deciding(t, &generation)
+		}
+		s, err := Served(t.Context(), []*reach.Door{d}, running, []Version{route})
+		if err != nil || strings.Join(s.Missing, "; ") != tt.missing {
+			t.Errorf("%s: missing %q, %v; want %q", tt.sentence, s.Missing, err, tt.missing)
+		}
+		r, err := Status(t.Context(), []Opener{open}, running)
+		says := strings.TrimPrefix(tt.missing, "ztunnel istio-system/z1 ")
+		if err != nil || r.Proxies[0].Says != says || r.Behind() != (says != "") {
+			t.Errorf("%s: status %+v, %v", tt.sentence, r, err)
+		}
+		if tt.open == nil && (r.Proxies[0].Serves != tt.decides || r.Proxies[0].Age != 3*time.Second) {
+			t.Errorf("%s: status %+v", tt.sentence, r.Proxies[0])
+		}
+	}
+}
+
+func TestAProxyThatChangedItsReplicaIsHeldToTheNewOne(t *testing.T) {
+	left, joined := client("ztunnel", "z1", 90), client("ztunnel", "z1", 9)
+	left.Types[0].Acked, left.Types[1].Acked = 90, 90
+	left.Types[0].Given, joined.Types[0].Given = 90, 9
+	joined.Connected = time.Now()
+	left.Connected = joined.Connected.Add(-time.Minute)
+	one, first := newPlane(t, "istiod-1", 90, left)
+	two, second := newPlane(t, "istiod-2", 9, joined)
+	one.held.Store(held("held", 90))
+	two.held.Store(held("held", 9))
+	a, _ := first(t.Context())
+	b, _ := second(t.Context())
+	var generation atomic.Uint64
+	generation.Store(9)
+	running := []Proxy{{Name: "istio-system/z1", Kind: "ztunnel", Admin: deciding(t, &generation)}}
+	for _, replicas := range [][]*reach.Door{{a, b}, {b, a}} {
+		if s, err := Served(t.Context(), replicas, running, []Version{route}); err != nil || len(s.Missing) > 0 {
+			t.Errorf("missing %v, %v", s, err)
+		}
+	}
+}
+
 func TestEveryReplicaCountsForItself(t *testing.T) {
 	one, first := newPlane(t, "istiod-1", 9, client("ztunnel", "z1", 9))
 	two, second := newPlane(t, "istiod-2", 3, client("ztunnel", "z2", 2))
@@ -199,7 +319,7 @@ func TestEveryReplicaCountsForItself(t *testing.T) {
 	two.held.Store(held("held", 3))
 	a, _ := first(t.Context())
 	b, _ := second(t.Context())
-	running := []Proxy{{"istio-system/z1", "ztunnel", ""}, {"istio-system/z2", "ztunnel", ""}}
+	running := []Proxy{{Name: "istio-system/z1", Kind: "ztunnel"}, {Name: "istio-system/z2", Kind: "ztunnel"}}
 	s, err := Served(t.Context(), []*reach.Door{a, b}, running, []Version{route})
 	if err != nil || strings.Join(s.Missing, "; ") != "ztunnel istio-system/z2 has acknowledged 2 of 3" {
 		t.Errorf("missing %v, %v", s, err)
@@ -224,7 +344,7 @@ func TestConditionsThatAreNotTrueAreDoubts(t *testing.T) {
 func TestAwaitReturnsWhenItIsServedAndSaysWhatIsMissingOtherwise(t *testing.T) {
 	p, open := newPlane(t, "istiod", 9, client("ztunnel", "z1", 7))
 	p.held.Store(held("pending", 0))
-	d, _ := open(t.Context())
+	replicas := func(context.Context) ([]Opener, error) { return []Opener{open}, nil }
 	polls := 0
 	running := func(context.Context) ([]Proxy, error) {
 		switch polls++; polls {
@@ -237,15 +357,73 @@ func TestAwaitReturnsWhenItIsServedAndSaysWhatIsMissingOtherwise(t *testing.T) {
 		}
 		return nil, nil
 	}
-	if _, err := Await(t.Context(), []*reach.Door{d}, running, []Version{route}); err != nil || polls != 4 {
+	if _, err := Await(t.Context(), replicas, running, []Version{route}); err != nil || polls != 4 {
 		t.Errorf("after %d looks: %v, want none after 4", polls, err)
 	}
 	p.at.Store(&Standing{Generation: 9, Clients: []Client{client("ztunnel", "z1", 7)}})
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 300*time.Millisecond, errors.New("not served after a while"))
 	defer cancel()
-	last, err := Await(ctx, []*reach.Door{d}, running, []Version{route})
+	last, err := Await(ctx, replicas, running, []Version{route})
 	if err == nil || last == nil || err.Error() != "not served after a while: ztunnel istio-system/z1 has acknowledged 7 of 8" {
 		t.Errorf("error %v with %+v", err, last)
+	}
+}
+
+// TestAwaitGoesOnWithTheReplicasThatAreLeft: one ends while its proxy has not
+// acknowledged, which goes over to the other one.
+func TestAwaitGoesOnWithTheReplicasThatAreLeft(t *testing.T) {
+	one, two := &plane{}, &plane{}
+	one.at.Store(&Standing{Generation: 90, Clients: []Client{client("ztunnel", "z1", 7)}})
+	two.at.Store(&Standing{Generation: 9})
+	one.held.Store(held("held", 90))
+	two.held.Store(held("held", 9))
+	dying := httptest.NewServer(one)
+	first := func(context.Context) (*reach.Door, error) { return &reach.Door{Name: "istiod-1", URL: dying.URL}, nil }
+	second := serve(t, "istiod-2", two)
+	polls := 0
+	running := func(context.Context) ([]Proxy, error) {
+		if polls++; polls == 2 {
+			dying.Close()
+			c := client("ztunnel", "z1", 9)
+			c.Types[0].Acked = 9
+			two.at.Store(&Standing{Generation: 9, Clients: []Client{c}})
+		}
+		return []Proxy{{Name: "istio-system/z1", Kind: "ztunnel"}}, nil
+	}
+	replicas := func(context.Context) ([]Opener, error) {
+		if polls < 3 {
+			return []Opener{first, second}, nil // the one that has ended is still listed for a moment
+		}
+		return []Opener{second}, nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if s, err := Await(ctx, replicas, running, []Version{route}); err != nil || len(s.Missing) > 0 {
+		t.Errorf("after %d looks: %+v, %v", polls, s, err)
+	}
+}
+
+// TestAwaitHearsOfAReplicaThatHasCome: a proxy goes over to it, though the
+// others answer as before.
+func TestAwaitHearsOfAReplicaThatHasCome(t *testing.T) {
+	one, first := newPlane(t, "istiod-1", 9)
+	two, second := newPlane(t, "istiod-2", 3, client("ztunnel", "z1", 3))
+	one.held.Store(held("held", 9))
+	two.held.Store(held("held", 3))
+	looks := 0
+	replicas := func(context.Context) ([]Opener, error) {
+		if looks++; looks == 1 {
+			return []Opener{first}, nil
+		}
+		return []Opener{first, second}, nil
+	}
+	running := func(context.Context) ([]Proxy, error) {
+		return []Proxy{{Name: "istio-system/z1", Kind: "ztunnel"}}, nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if s, err := Await(ctx, replicas, running, []Version{route}); err != nil || len(s.Missing) > 0 {
+		t.Errorf("after %d looks: %+v, %v", looks, s, err)
 	}
 }
 
@@ -301,5 +479,26 @@ func TestTheWaypointIsAskedWhereThereIsOne(t *testing.T) {
 	}
 	if _, err := Can(t.Context(), nil, nil, &decision.Question{URL: "http://web"}); err == nil {
 		t.Error("a question of nobody was asked")
+	}
+}
+
+// TestWhatAProxyWithoutControlPlaneServes is told with its age, where it tells.
+func TestWhatAProxyWithoutControlPlaneServes(t *testing.T) {
+	says := func(text string) Opener {
+		return serve(t, "z", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/state" {
+				w.Write([]byte(text))
+			}
+		}))
+	}
+	for text, want := range map[string]string{
+		`{"kept":true,"age":"5m0s"}`: notConnected + "; serves what its node had kept, confirmed 5m0s ago",
+		`{"kept":false,"age":"10s"}`: notConnected + "; serves what it had 10s ago",
+		`not a page of that build`:   notConnected,
+	} {
+		r, err := Status(t.Context(), nil, []Proxy{{Name: "istio-system/z", Kind: "ztunnel", Admin: says(text)}})
+		if err != nil || len(r.Proxies) != 1 || r.Proxies[0].Says != want || !r.Behind() {
+			t.Errorf("%s: %+v, %v; want %q", text, r, err, want)
+		}
 	}
 }

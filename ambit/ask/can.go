@@ -12,7 +12,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
-// Can asks what would become of a request: a node proxy, which knows every
+// Can asks what would become of a request or a connection: a node proxy, which knows every
 // service, and if that names a waypoint one of its replicas.
 func Can(ctx context.Context, ztunnels []Opener, waypoints func(context.Context, mesh.ServiceKey) ([]Opener, error), q *decision.Question) (*decision.Forecast, error) {
 	if _, err := q.Read(ctx); err != nil {

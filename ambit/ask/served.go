@@ -18,6 +18,8 @@ type Version struct {
 	Namespace       string `json:"namespace,omitempty"`
 	Name            string `json:"name"`
 	ResourceVersion string `json:"resourceVersion"`
+	// Gone is that the object was deleted; the version is its last.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // String is what users call the object.
@@ -77,10 +79,11 @@ func (s *Service) Doubts() []string {
 // Served asks each replica whether it holds the versions, and whether its
 // proxies have acknowledged a generation that does. Every running proxy has to:
 // one that is not touched acknowledges at once, and one that is connected to
-// nobody serves what is old.
+// nobody serves what is old. When all have, each is asked what it decides with:
+// an acknowledgement is a word, and its view is the deed.
 func Served(ctx context.Context, replicas []*reach.Door, proxies []Proxy, versions []Version) (*Service, error) {
 	s := &Service{}
-	reached := map[string]bool{}
+	reached := map[string]link{}
 	for _, d := range replicas {
 		var held []Held
 		if err := d.Post(ctx, "/debug/held", versions, &held); err != nil {
@@ -104,14 +107,38 @@ func Served(ctx context.Context, replicas []*reach.Door, proxies []Proxy, versio
 		}
 		s.Missing = append(s.Missing, behind(&at, generation, reached)...)
 	}
-	if len(s.Missing) == 0 {
-		for _, p := range proxies {
-			if !reached[p.Name] {
-				s.Missing = append(s.Missing, p.Kind+" "+p.Name+" is "+notConnected)
-			}
+	for _, p := range proxies {
+		if _, ok := reached[p.Name]; !ok && len(s.Missing) == 0 {
+			s.Missing = append(s.Missing, p.Kind+" "+p.Name+" is "+notConnected)
 		}
 	}
+	if len(s.Missing) == 0 {
+		s.Missing = unproven(ctx, proxies, reached)
+	}
 	return s, nil
+}
+
+// link is a proxy's connection to the control plane.
+type link struct {
+	connected time.Time
+	// given is the generation that it has to decide with by now.
+	given uint64
+}
+
+// unproven are the proxies whose view is not what they have acknowledged, or
+// that do not say.
+func unproven(ctx context.Context, proxies []Proxy, by map[string]link) []string {
+	var out []string
+	for i, a := range Probe(ctx, proxies) {
+		p := proxies[i]
+		switch {
+		case a.Err != nil:
+			out = append(out, fmt.Sprintf("%s %s does not say what it decides with: %v", p.Kind, p.Name, a.Err))
+		case a.Asked && a.Said.Configuration < by[p.Name].given:
+			out = append(out, fmt.Sprintf("%s %s has acknowledged %d and decides with %d", p.Kind, p.Name, by[p.Name].given, a.Said.Configuration))
+		}
+	}
+	return out
 }
 
 func pending(held []Held) []string {
@@ -136,14 +163,17 @@ func generationOf(held []Held) uint64 {
 
 // behind are the clients that have not taken a generation; the others are put
 // into reached.
-func behind(at *Standing, generation uint64, reached map[string]bool) []string {
+func behind(at *Standing, generation uint64, reached map[string]link) []string {
 	var out []string
 	for _, c := range at.Clients {
 		switch refused := c.Refused(generation); {
 		case refused != "":
 			out = append(out, fmt.Sprintf("%s %s refused %s", c.Kind(), c.Pod(), refused))
 		case c.Acked() >= generation:
-			reached[c.Pod()] = true
+			// One that has just changed its replica is on both lists for a while.
+			if before := reached[c.Pod()]; !before.connected.After(c.Connected) {
+				reached[c.Pod()] = link{c.Connected, c.Given()}
+			}
 		default:
 			out = append(out, fmt.Sprintf("%s %s has acknowledged %d of %d", c.Kind(), c.Pod(), c.Acked(), generation))
 		}
@@ -156,23 +186,22 @@ func behind(at *Standing, generation uint64, reached map[string]bool) []string {
 // milliseconds.
 const pollEvery = 100 * time.Millisecond
 
-// Await polls until every running proxy serves the versions. When ctx ends
-// first, the error says who does not and the last answer is returned with it.
-func Await(ctx context.Context, replicas []*reach.Door, proxies func(context.Context) ([]Proxy, error), versions []Version) (*Service, error) {
+// Await polls until every running proxy serves the versions; replicas and
+// proxies are who runs now, which changes while it waits. When ctx ends first,
+// the error says who does not and the last answer is returned with it.
+func Await(ctx context.Context, replicas func(context.Context) ([]Opener, error), proxies func(context.Context) ([]Proxy, error), versions []Version) (*Service, error) {
 	var last *Service
+	w := way{replicas: replicas}
+	defer w.close()
 	tick := time.NewTicker(pollEvery)
 	defer tick.Stop()
 	for {
-		running, err := proxies(ctx)
-		var s *Service
-		if err == nil {
-			s, err = Served(ctx, replicas, running, versions)
-		}
+		s, err := w.served(ctx, proxies, versions)
 		if err == nil && len(s.Missing) == 0 {
 			return s, nil
 		}
-		if err == nil {
-			last = s
+		if ctx.Err() == nil {
+			last = s // not the echo of the end of ctx
 		}
 		select {
 		case <-tick.C:
@@ -183,4 +212,54 @@ func Await(ctx context.Context, replicas []*reach.Door, proxies func(context.Con
 			return last, fmt.Errorf("%w: %s", context.Cause(ctx), strings.Join(last.Missing, "; "))
 		}
 	}
+}
+
+// reopenEvery is how often a wait looks which replicas there are: proxies go
+// over to one that has come, and what one that has gone said counts no more.
+const reopenEvery = time.Second
+
+// way keeps the doors to the replicas open from one look to the next.
+type way struct {
+	replicas func(context.Context) ([]Opener, error)
+	doors    []*reach.Door
+	opened   time.Time
+}
+
+func (w *way) served(ctx context.Context, proxies func(context.Context) ([]Proxy, error), versions []Version) (*Service, error) {
+	running, err := proxies(ctx)
+	if err == nil && time.Since(w.opened) > reopenEvery {
+		err = w.open(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s, err := Served(ctx, w.doors, running, versions)
+	if err != nil {
+		w.opened = time.Time{} // who did not answer may have gone
+	}
+	return s, err
+}
+
+func (w *way) open(ctx context.Context) error {
+	w.close()
+	replicas, err := w.replicas(ctx)
+	if err != nil {
+		return err
+	}
+	for _, open := range replicas {
+		d, err := open(ctx)
+		if err != nil {
+			return err
+		}
+		w.doors = append(w.doors, d)
+	}
+	w.opened = time.Now()
+	return nil
+}
+
+func (w *way) close() {
+	for _, d := range w.doors {
+		d.Close()
+	}
+	w.doors, w.opened = nil, time.Time{}
 }

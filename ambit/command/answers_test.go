@@ -38,9 +38,9 @@ func TestAnswersForPeople(t *testing.T) {
 	report := &ask.Report{
 		ControlPlanes: []ask.ControlPlane{{Name: "istio-system/istiod-6b-x", Generation: 42, At: now.Add(-90 * time.Second)}, {Name: "istio-system/istiod-6b-y", Generation: 7, At: now}},
 		Proxies: []ask.Row{
-			{Proxy: "shop/waypoint-5f-z", Kind: "waypoint", Node: "n1", ControlPlane: "istio-system/istiod-6b-x", Generation: 41, Lag: 1, Says: "refused HTTPRoute/shop/web: bad expression"},
+			{Proxy: "shop/waypoint-5f-z", Kind: "waypoint", Node: "n1", ControlPlane: "istio-system/istiod-6b-x", Generation: 41, Serves: 40, Lag: 1, Says: "refused HTTPRoute/shop/web: bad expression"},
 			{Proxy: "istio-system/ztunnel-a", Kind: "ztunnel", Node: "n1", ControlPlane: "istio-system/istiod-6b-y", Generation: 7},
-			{Proxy: "istio-system/ztunnel-b", Kind: "ztunnel", Says: "not connected to the control plane"},
+			{Proxy: "istio-system/ztunnel-b", Kind: "ztunnel", Serves: 5, Age: 3 * time.Minute, Says: "not connected to the control plane"},
 		},
 	}
 	object := ask.Version{APIVersion: "gateway.networking.k8s.io/v1", Kind: "HTTPRoute", Namespace: "shop", Name: "web"}
@@ -65,9 +65,15 @@ func TestAnswersForPeople(t *testing.T) {
 		want  error
 	}{
 		{"status", func(w io.Writer) error { return writeStatus(w, report, now) }, nil},
-		{"apply --wait", func(w io.Writer) error { return writeServed(w, served("held", good), 123*time.Millisecond) }, nil},
-		{"apply --wait, of what is served otherwise", func(w io.Writer) error { return writeServed(w, served("held", good, bad), time.Second) }, errUnhealthy},
-		{"apply --wait, of what the mesh does not read", func(w io.Writer) error { return writeServed(w, served("unread"), time.Second) }, nil},
+		{"apply --wait", func(w io.Writer) error {
+			return writeServed(w, served("held", good), "every proxy serves them", 123*time.Millisecond)
+		}, nil},
+		{"apply --wait, of what is served otherwise", func(w io.Writer) error {
+			return writeServed(w, served("held", good, bad), "every proxy serves them", time.Second)
+		}, errUnhealthy},
+		{"apply --wait, of what the mesh does not read", func(w io.Writer) error {
+			return writeServed(w, served("unread"), "every proxy serves them", time.Second)
+		}, nil},
 		{"can", func(w io.Writer) error { return writeForecast(w, forecast) }, nil},
 		{"can, where the waypoint does not run", func(w io.Writer) error {
 			return writeForecast(w, &decision.Forecast{Says: "its waypoint shop/wp.shop.svc.cluster.local does not run: connections wait for it, and then fail"})

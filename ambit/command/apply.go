@@ -26,9 +26,9 @@ func (g *global) applyCommand() *cobra.Command {
 the same field manager, so that both may be used on one object.
 
 With --wait it returns when every running proxy has acknowledged a configuration
-that holds the objects as they were written; objects that the mesh does not read,
-such as Deployments, are not waited for. It then says which of the objects'
-conditions are not true. Exit code 0: served as written; 2: served, but not as
+that holds the objects as they were written, and says of itself that this is what
+it decides with; objects that the mesh does not read, such as Deployments, are not
+waited for. It then says which of the objects' conditions are not true. Exit code 0: served as written; 2: served, but not as
 written; 1: not applied, or not served in time, with who is behind.`,
 		Example: `  ambit apply -f route.yaml --wait
   kustomize build . | ambit apply -f - --wait --timeout 20s`,
@@ -55,7 +55,7 @@ written; 1: not applied, or not served in time, with who is behind.`,
 			if err != nil || !wait {
 				return err
 			}
-			return await(ctx, c.OutOrStdout(), cluster, versions, began)
+			return await(ctx, c.OutOrStdout(), cluster, versions, "every proxy serves them", began)
 		},
 	}
 	f := c.Flags()
@@ -69,29 +69,65 @@ written; 1: not applied, or not served in time, with who is behind.`,
 	return c
 }
 
-// await waits for the proxies and says what came of it.
-func await(ctx context.Context, out io.Writer, cluster *reach.Cluster, versions []ask.Version, began time.Time) error {
-	planes, err := replicas(ctx, cluster)
-	if err != nil {
-		return err
+func (g *global) deleteCommand() *cobra.Command {
+	var files []string
+	var namespace string
+	var wait bool
+	timeout := time.Minute
+	c := &cobra.Command{
+		Use:   "delete -f FILE",
+		Short: "Delete objects, and wait until no proxy serves them any longer",
+		Long: `delete deletes the objects of files from the cluster, the last first. One that is
+not there is no error.
+
+With --wait it returns when every running proxy decides without them, as apply
+does. Exit code 0: gone; 1: not deleted, or still served, with who is behind.`,
+		Example: `  ambit delete -f route.yaml --wait`,
+		Args:    noArgs,
+		RunE: func(c *cobra.Command, _ []string) error {
+			if len(files) == 0 {
+				return usageError{errors.New("delete what? (-f FILE)")}
+			}
+			objs, err := apply.Read(files, c.InOrStdin())
+			if err != nil {
+				return fmt.Errorf("reading objects: %w", err)
+			}
+			cluster, err := g.open(g.kubeconfig, g.context)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeoutCause(c.Context(), timeout, fmt.Errorf("still served by a proxy after %s", timeout))
+			defer cancel()
+			began := time.Now()
+			versions, err := apply.Delete(ctx, cluster, objs, namespace, c.OutOrStdout())
+			if err != nil || !wait || len(versions) == 0 {
+				return err
+			}
+			return await(ctx, c.OutOrStdout(), cluster, versions, "no proxy serves them any longer", began)
+		},
 	}
-	var doors []*reach.Door
-	for _, open := range planes {
-		d, err := open(ctx)
-		if err != nil {
-			return err
-		}
-		defer d.Close()
-		doors = append(doors, d)
-	}
-	served, err := ask.Await(ctx, doors, func(ctx context.Context) ([]ask.Proxy, error) { return proxies(ctx, cluster) }, versions)
-	if err != nil {
-		return err
-	}
-	return writeServed(out, served, time.Since(began))
+	f := c.Flags()
+	f.StringSliceVarP(&files, "filename", "f", nil, "file or directory with objects; - is standard input")
+	f.StringVarP(&namespace, "namespace", "n", "", "namespace of objects that have none (default \"default\")")
+	f.BoolVarP(&wait, "wait", "w", false, "return when no proxy serves the objects any longer")
+	f.DurationVar(&timeout, "timeout", timeout, "how long to wait")
+	return c
 }
 
-func writeServed(w io.Writer, s *ask.Service, took time.Duration) error {
+// await waits for the proxies and says what came of it.
+func await(ctx context.Context, out io.Writer, cluster *reach.Cluster, versions []ask.Version, says string, began time.Time) error {
+	if _, err := replicas(ctx, cluster); err != nil {
+		return err // without any there is nothing to wait for
+	}
+	served, err := ask.Await(ctx, func(ctx context.Context) ([]ask.Opener, error) { return replicas(ctx, cluster) },
+		func(ctx context.Context) ([]ask.Proxy, error) { return proxies(ctx, cluster) }, versions)
+	if err != nil {
+		return err
+	}
+	return writeServed(out, served, says, time.Since(began))
+}
+
+func writeServed(w io.Writer, s *ask.Service, says string, took time.Duration) error {
 	unread := 0
 	for _, o := range s.Objects {
 		if o.State == "unread" {
@@ -102,7 +138,7 @@ func writeServed(w io.Writer, s *ask.Service, took time.Duration) error {
 		_, err := fmt.Fprintln(w, "the mesh reads none of these objects: there is nothing to wait for")
 		return err
 	}
-	if _, err := fmt.Fprintf(w, "every proxy serves them, after %s\n", took.Round(10*time.Millisecond)); err != nil {
+	if _, err := fmt.Fprintf(w, "%s, after %s\n", says, took.Round(10*time.Millisecond)); err != nil {
 		return err
 	}
 	doubts := s.Doubts()

@@ -19,9 +19,11 @@ func (g *global) checkCommand() *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Say whether the cluster suits the mesh and the mesh is healthy, and what to do",
-		Long: `check looks at the nodes, the installed parts, the enrolled namespaces and the
-policies. It changes nothing. Exit code 0: no failure; 2: a failure was found;
-1: the check could not be made.`,
+		Long: `check looks at the nodes, the installed parts and their rights, the roots and
+clocks, the enrolled namespaces and the policies. It asks every running part how
+it is, and has each node proxy make a tunnel to the other nodes. It changes
+nothing; what cannot be looked at is a failure. Exit code 0: no failure; 2: a
+failure was found; 1: the API server could not be asked.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
 			cluster, err := g.open(g.kubeconfig, g.context)

@@ -74,10 +74,15 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{"ztunnel policies --node n1 -f testdata/dump.json", ExitUsage, "--node chooses whom to ask"},
 		{"ztunnel policies -f " + missing, ExitError, "reading the dump"},
 		{"ztunnel policies -f " + bad, ExitError, "reading a ztunnel state dump"},
-		{"why", ExitUsage, "takes one argument, the id of a decision"},
+		{"why", ExitUsage, "takes the id of a decision, or SOURCE DESTINATION"},
 		{"why K7Q2M4XA", ExitUsage, "no id of a decision"},
 		{"why k7q2m4xa --kubeconfig " + missing, ExitError, "finding the cluster"},
-		{"can shop/client GET", ExitUsage, "takes three arguments"},
+		{"why client web:80", ExitUsage, "want namespace/name of a pod"},
+		{"why shop/client web:http", ExitUsage, "want DESTINATION or DESTINATION:PORT"},
+		{"why shop/client web:80 --kubeconfig " + missing, ExitError, "finding the cluster"},
+		{"can shop/client", ExitUsage, "takes SOURCE METHOD URL, or SOURCE DESTINATION:PORT"},
+		{"can shop/client GET", ExitUsage, "want DESTINATION:PORT"},
+		{"can shop/client web:80 --kubeconfig " + missing, ExitError, "finding the cluster"},
 		{"can client GET http://web/", ExitUsage, "want namespace/name"},
 		{"can shop/client GET http://web/ -H nothing", ExitUsage, "want \"Name: value\""},
 		{"can shop/client GET web --kubeconfig " + missing, ExitError, "finding the cluster"},
@@ -85,6 +90,8 @@ func TestExitCodesAndWhatIsSaid(t *testing.T) {
 		{"apply", ExitUsage, "apply what?"},
 		{"apply -f x --wait --dry-run", ExitUsage, "--wait waits for what --dry-run does not write"},
 		{"apply -f " + missing, ExitError, "reading objects"},
+		{"delete", ExitUsage, "delete what?"},
+		{"delete -f " + missing, ExitError, "reading objects"},
 		{"apply -f " + bad + " --kubeconfig " + missing, ExitError, "reading objects"},
 		{"check --kubeconfig " + missing, ExitError, "finding the cluster"},
 		{"install --manifests " + missing, ExitError, "write them with `make manifests`"},
@@ -110,7 +117,7 @@ func TestHelpNamesEverySubcommandAndChangesNothing(t *testing.T) {
 	if code != 0 {
 		t.Errorf("exit %d", code)
 	}
-	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "waypoint", "apply", "status", "why", "can", "version", "istio.io/dataplane-mode=ambient"} {
+	for _, sub := range []string{"install", "uninstall", "check", "ztunnel", "waypoint", "apply", "delete", "status", "why", "can", "version", "istio.io/dataplane-mode=ambient"} {
 		if !strings.Contains(stdout, sub) {
 			t.Errorf("help lacks %q", sub)
 		}

@@ -31,6 +31,9 @@ func (s *source) flags(c *cobra.Command) {
 	f.StringVar(&s.cfg.CNIConfDir, "cni-conf-dir", "", "the nodes' CNI configuration directory (default /etc/cni/net.d)")
 	f.StringVar(&s.cfg.CNIBinDir, "cni-bin-dir", "", "the nodes' CNI binary directory (default /opt/cni/bin)")
 	f.StringVar(&s.cfg.NetnsDir, "netns-dir", "", "the nodes' directory of network namespaces (default /var/run/netns)")
+	f.StringVar(&s.cfg.TraceEndpoint, "trace-endpoint", "", "URL of an OTLP collector for spans of tunnelled connections (default none)")
+	f.StringVar(&s.cfg.TraceProtocol, "trace-protocol", "", "how spans are sent: grpc or http/protobuf (default grpc)")
+	f.StringVar(&s.cfg.TraceSample, "trace-sample", "", "share of the connections that are traced, 0 to 1 (default 0.01)")
 	f.StringVar(&s.cfg.GatewayAPI, "gateway-api", "", "channel of the Gateway API's definitions: standard, experimental or none (default standard)")
 }
 

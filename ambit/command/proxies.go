@@ -28,6 +28,8 @@ func opener(c *reach.Cluster, p *corev1.Pod, port uint16) ask.Opener {
 	return func(ctx context.Context) (*reach.Door, error) { return c.Door(ctx, p.Namespace, p.Name, port) }
 }
 
+var errNoIstiod = errors.New("no istiod runs in istio-system; is the mesh installed? (ambit check)")
+
 // replicas are the running control planes.
 func replicas(ctx context.Context, c *reach.Cluster) ([]ask.Opener, error) {
 	pods, err := c.RunningPods(ctx, manifests.Namespace, istiodLabel, "")
@@ -35,7 +37,7 @@ func replicas(ctx context.Context, c *reach.Cluster) ([]ask.Opener, error) {
 		return nil, err
 	}
 	if len(pods) == 0 {
-		return nil, errors.New("no istiod runs in istio-system; is the mesh installed? (ambit check)")
+		return nil, errNoIstiod
 	}
 	var out []ask.Opener
 	for i := range pods {
@@ -61,10 +63,10 @@ func proxies(ctx context.Context, c *reach.Cluster) ([]ask.Proxy, error) {
 	}
 	var out []ask.Proxy
 	for _, p := range waypoints {
-		out = append(out, ask.Proxy{Name: p.Namespace + "/" + p.Name, Kind: "waypoint", Node: p.Spec.NodeName})
+		out = append(out, ask.Proxy{Name: p.Namespace + "/" + p.Name, Kind: "waypoint", Node: p.Spec.NodeName, Admin: opener(c, &p, adminPort)})
 	}
 	for _, p := range ztunnels {
-		out = append(out, ask.Proxy{Name: p.Namespace + "/" + p.Name, Kind: "ztunnel", Node: p.Spec.NodeName})
+		out = append(out, ask.Proxy{Name: p.Namespace + "/" + p.Name, Kind: "ztunnel", Node: p.Spec.NodeName, Admin: opener(c, &p, adminPort)})
 	}
 	return out, nil
 }

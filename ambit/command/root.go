@@ -92,7 +92,7 @@ Pods join the mesh by a label, without a restart:
 	flags.StringVar(&g.kubeconfig, "kubeconfig", "", "kubeconfig file (default: $KUBECONFIG, then ~/.kube/config)")
 	flags.StringVar(&g.context, "context", "", "context of the kubeconfig (default: its current one)")
 	root.AddCommand(g.installCommand(), g.uninstallCommand(), g.checkCommand(), g.ztunnelCommand(), g.waypointCommand(),
-		g.applyCommand(), g.statusCommand(), g.whyCommand(), g.canCommand(), g.versionCommand())
+		g.applyCommand(), g.deleteCommand(), g.statusCommand(), g.whyCommand(), g.canCommand(), g.caCommand(), g.versionCommand())
 	return root
 }
 

@@ -18,8 +18,10 @@ func (g *global) statusCommand() *cobra.Command {
 		Use:   "status",
 		Short: "Show which configuration each proxy has acknowledged, and who is behind",
 		Long: `status asks the control plane for its generation of the configuration and for
-what each proxy has acknowledged of it. Running proxies that are connected to no
-control plane are shown too: they serve what they had. Exit code 0: all are up
+what each proxy has acknowledged of it, and each proxy for the generation that it
+decides with: the newest that told it anything. Running proxies that are connected
+to no control plane are shown too: they serve what they had, and AGE is for how
+long. Exit code 0: all are up
 to date; 2: somebody is behind; 1: the status could not be found.`,
 		Args: noArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
@@ -29,11 +31,14 @@ to date; 2: somebody is behind; 1: the status could not be found.`,
 			}
 			ctx, cancel := context.WithTimeoutCause(c.Context(), 30*time.Second, errors.New("no answer within 30 s"))
 			defer cancel()
-			planes, err := replicas(ctx, cluster)
+			running, err := proxies(ctx, cluster)
 			if err != nil {
 				return err
 			}
-			running, err := proxies(ctx, cluster)
+			planes, err := replicas(ctx, cluster)
+			if errors.Is(err, errNoIstiod) && len(running) > 0 {
+				err = nil // the proxies go on, and tell with what
+			}
 			if err != nil {
 				return err
 			}
@@ -57,12 +62,16 @@ to date; 2: somebody is behind; 1: the status could not be found.`,
 func writeStatus(w io.Writer, r *ask.Report, now time.Time) error {
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(tw, "CONTROL PLANE\tGENERATION\tSINCE")
+	if len(r.ControlPlanes) == 0 {
+		fmt.Fprintln(tw, "none runs\t-\t-")
+	}
 	for _, p := range r.ControlPlanes {
 		fmt.Fprintf(tw, "%s\t%d\t%s ago\n", p.Name, p.Generation, now.Sub(p.At).Round(time.Second))
 	}
-	fmt.Fprintln(tw, "\nPROXY\tKIND\tNODE\tACKNOWLEDGED\tBEHIND\tFROM\tREMARK")
+	fmt.Fprintln(tw, "\nPROXY\tKIND\tNODE\tACKNOWLEDGED\tBEHIND\tDECIDES WITH\tAGE\tFROM\tREMARK")
 	for _, p := range r.Proxies {
-		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Proxy, p.Kind, dash(p.Node), connected(p, p.Generation), connected(p, p.Lag), dash(p.ControlPlane), p.Says)
+		fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", p.Proxy, p.Kind, dash(p.Node), connected(p, p.Generation), connected(p, p.Lag),
+			known(p.Serves), age(p.Age), dash(p.ControlPlane), p.Says)
 	}
 	return tw.Flush()
 }
@@ -73,6 +82,21 @@ func connected(p ask.Row, n uint64) string {
 		return "-"
 	}
 	return fmt.Sprint(n)
+}
+
+func known(n uint64) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
+// age is that of a state that nobody confirms.
+func age(d time.Duration) string {
+	if d == 0 {
+		return "-"
+	}
+	return d.String()
 }
 
 func dash(s string) string {

@@ -1,7 +1,9 @@
 package doctor
 
 import (
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -9,21 +11,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/util/intstr"
-)
 
-func healthy() Facts {
-	return Facts{
-		ServerVersion: "v1.37.2",
-		Nodes:         []Node{{Name: "n1", Kernel: "6.1.0-18-amd64", OS: "linux", Runtime: "containerd://2.4.2", Ready: true}},
-		CRDs:          map[string]bool{"AuthorizationPolicy": true, "PeerAuthentication": true},
-		Parts: []Part{
-			{"istiod", 1, 1, []string{"localhost/ambit/istiod:dev"}}, {"istio-cni-node", 1, 1, []string{"localhost/ambit/cni:dev"}},
-			{"ztunnel", 1, 1, []string{"localhost:5000/ambit/ztunnel:dev"}},
-		},
-		Namespaces: []Namespace{{Name: "shop", HasRootCert: true, Pods: 4, Enrolled: 4}},
-		Waypoints:  []WaypointStatus{{"shop", "waypoint", true, "The waypoint is ready."}},
-	}
-}
+	"github.com/ambit-mesh/ambit/internal/health"
+)
 
 func TestAHealthyMeshHasNothingToSay(t *testing.T) {
 	for _, f := range Judge(healthy()) {
@@ -52,13 +42,33 @@ func TestEachTroubleIsFoundAndAFixTold(t *testing.T) {
 		{"half installed", func(f *Facts) { f.Parts[2] = Part{Name: "ztunnel"} }, Fail, "ztunnel"},
 		{"a part that is not ready", func(f *Facts) { f.Parts[1].Ready = 0 }, Fail, "istio-cni-node"},
 		{"an upgrade half way", func(f *Facts) { f.Parts[0].Images = []string{"localhost/ambit/istiod:v2"} }, Warn, "versions"},
-		{"a definition gone", func(f *Facts) { f.CRDs["PeerAuthentication"] = false }, Warn, "definition"},
+		{"a definition gone", func(f *Facts) { f.CRDs["Gateway"] = false }, Warn, "definition"},
 		{"a pod left out", func(f *Facts) { f.Namespaces[0].Left = []string{"db-0"} }, Fail, "namespace shop"},
 		{"a host-network pod", func(f *Facts) { f.Namespaces[0].HostNetwork = []string{"agent"} }, Warn, "namespace shop"},
 		{"a network policy in the way", func(f *Facts) { f.Namespaces[0].Blocking = []string{"web-only"} }, Warn, "namespace shop"},
 		{"no root certificate", func(f *Facts) { f.Namespaces[0].HasRootCert = false }, Warn, "namespace shop"},
 		{"a policy that is not enforced as written", func(f *Facts) { f.Policies = []PolicyStatus{{"shop", "p", "ZtunnelAccepted", "methods"}} }, Warn, "policy shop/p"},
 		{"a waypoint that is not ready", func(f *Facts) { f.Waypoints[0].Ready = false }, Fail, "waypoint shop/waypoint"},
+		{"something that could not be read", func(f *Facts) { f.Unread = []Unread{{"nodes", "forbidden"}} }, Fail, "nodes"},
+		{"an istiod that does not answer", func(f *Facts) { f.Planes[0].Why = "timed out" }, Fail, "istiod"},
+		{"a ztunnel that does not answer", func(f *Facts) { f.Proxies[1].Why = "timed out" }, Fail, "ztunnel on n2"},
+		{"an agent that does not answer", func(f *Facts) { f.Agents[1].Why = "timed out" }, Fail, "node agent on n2"},
+		{"a ztunnel on its own", func(f *Facts) { f.Proxies[1].ControlPlane.Connected = false }, Fail, "ztunnel on n2"},
+		{"a ztunnel that the agent does not know", func(f *Facts) { f.Agents[1].Ztunnels = 0 }, Fail, "ztunnel on n2"},
+		{"an identity without a certificate", func(f *Facts) {
+			f.Proxies[0].Identities[0] = health.Identity{ID: "x", TrustDomain: "cluster.local", State: "Unavailable", Error: "no"}
+		}, Fail, "ztunnel on n1"},
+		{"a ztunnel that is not let in", func(f *Facts) {
+			f.Proxies[0].ControlPlane = health.Connection{Address: "i:1", Error: "rpc error: code = Unauthenticated"}
+		}, Fail, "token"},
+		{"a root that ends soon", func(f *Facts) { f.Planes[0].Roots[0].Until = now.Add(time.Hour) }, Warn, "root certificate"},
+		{"a rotation under way", func(f *Facts) { f.Proxies[1].Roots = append([]health.Root{rootTwo}, f.Proxies[1].Roots...) }, Warn, "roots"},
+		{"rules that cannot be mended", func(f *Facts) { f.Agents[0].Pods[0].Error = "permission denied" }, Fail, "rules of shop/web"},
+		{"rules that nobody looks at", func(f *Facts) { f.Agents[0].Pods[0].Verified = now.Add(-time.Hour) }, Warn, "rules of shop/web"},
+		{"a pod whose ports are taken", func(f *Facts) {
+			f.Proxies[0].Unserved = []health.Unserved{{Pod: "shop/web", Error: "listening on [::]:15008: in use"}}
+		}, Fail, "pod shop/web"},
+		{"a plugin that somebody takes out", func(f *Facts) { f.Agents[0].Plugin.Restored, f.Agents[0].Plugin.Last = 2, now.Add(-time.Minute) }, Warn, "plugin on n1"},
 		{"a service whose waypoint is missing", func(f *Facts) { f.Unbound = []PolicyStatus{{"shop", "web", "WaypointIsNotReady", "gone"}} }, Warn, "service shop/web"},
 	} {
 		f := healthy()
@@ -75,6 +85,25 @@ func TestEachTroubleIsFoundAndAFixTold(t *testing.T) {
 		}
 		if Failed(findings) != (tt.level == Fail) {
 			t.Errorf("%s: Failed is %v", tt.trouble, Failed(findings))
+		}
+	}
+}
+
+// TestWhatGoesWithItsNamespaceIsNoFault: pods and waypoints of a namespace that
+// is being deleted go one by one, and the same faults elsewhere are still told.
+func TestWhatGoesWithItsNamespaceIsNoFault(t *testing.T) {
+	for _, lives := range []bool{true, false} {
+		f := healthy()
+		f.Waypoints[0].Ready = false
+		f.Namespaces[0].Left = []string{"db-0"}
+		f.Unbound = []PolicyStatus{{"shop", "web", "WaypointIsNotReady", "gone"}}
+		f.Policies = []PolicyStatus{{"shop", "p", "ZtunnelAccepted", "methods"}}
+		f.Stuck = []Stuck{{Pod: "shop/new", Node: "n1", Since: now, Says: "the agent does not answer"}}
+		f.Proxies = append(f.Proxies, Proxy{Heard: Heard{Pod: "shop/waypoint-x", Node: "n1", Why: "refused"}, Kind: "waypoint"})
+		f.keepOf(map[string]bool{"istio-system": true, "shop": lives})
+		told := slices.DeleteFunc(Judge(f), func(f Finding) bool { return f.Level == OK })
+		if want := map[bool]int{true: 6}[lives]; len(told) != want {
+			t.Errorf("the namespace lives: %v; want %d findings, got %+v", lives, want, told)
 		}
 	}
 }

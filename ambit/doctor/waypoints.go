@@ -28,7 +28,9 @@ func gatherWaypoints(ctx context.Context, c *reach.Cluster, f *Facts) error {
 		return err
 	}
 	for i := range list {
-		f.Waypoints = append(f.Waypoints, waypointStatus(&list[i]))
+		if list[i].GetDeletionTimestamp() == nil {
+			f.Waypoints = append(f.Waypoints, waypointStatus(&list[i]))
+		}
 	}
 	services, err := c.Client.CoreV1().Services(metav1.NamespaceAll).List(ctx, metav1.ListOptions{})
 	if err != nil {
@@ -58,9 +60,9 @@ func unbound(s *corev1.Service) []PolicyStatus {
 	return nil
 }
 
-func judgeWaypoints(all []WaypointStatus, services []PolicyStatus) []Finding {
+func judgeWaypoints(f Facts) []Finding {
 	var out []Finding
-	for _, w := range all {
+	for _, w := range f.Waypoints {
 		check := "waypoint " + w.Namespace + "/" + w.Name
 		if w.Ready {
 			out = append(out, Finding{Level: OK, Check: check, Detail: "ready"})
@@ -68,7 +70,7 @@ func judgeWaypoints(all []WaypointStatus, services []PolicyStatus) []Finding {
 			out = append(out, Finding{Fail, check, w.Message, "kubectl -n " + w.Namespace + " describe deployment " + w.Name + "; ambit waypoint status -n " + w.Namespace})
 		}
 	}
-	for _, s := range services {
+	for _, s := range f.Unbound {
 		out = append(out, Finding{Warn, "service " + s.Namespace + "/" + s.Name, s.Condition + ": " + s.Message, "correct the label istio.io/use-waypoint of the service or its namespace, or the waypoint"})
 	}
 	return out

@@ -82,7 +82,9 @@ type Cert struct {
 
 // State is one captured pod.
 type State struct {
-	State       string      `json:"state"`
+	State string `json:"state"`
+	// Error is why it is pending; ours, absent from an upstream proxy.
+	Error       string      `json:"error,omitempty"`
 	Connections Connections `json:"connections"`
 	Info        struct {
 		Name           string `json:"name"`

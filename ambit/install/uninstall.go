@@ -23,6 +23,7 @@ const (
 	agentName      = "istio-cni-node"
 	cleanupLabel   = "ambit.dev/cleanup"
 	rootCertName   = "istio-ca-root-cert"
+	revokedName    = "istio-ca-crl"
 	rootCertLabel  = "istio.io/config=true"
 	crdGroup       = "apiextensions.k8s.io"
 	cleanupCommand = "uninstall"
@@ -170,7 +171,7 @@ func deleteRootCerts(ctx context.Context, c *reach.Cluster) error {
 	}
 	var errs []error
 	for _, cm := range list.Items {
-		if cm.Name != rootCertName {
+		if cm.Name != rootCertName && cm.Name != revokedName {
 			continue
 		}
 		if err := c.Client.CoreV1().ConfigMaps(cm.Namespace).Delete(ctx, cm.Name, metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {

@@ -12,6 +12,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -40,6 +41,8 @@ type Config struct {
 	Node string
 	// Exclude are namespaces that are never enrolled.
 	Exclude []string
+	// NoDNS leaves the DNS queries of pods alone that do not ask by annotation.
+	NoDNS bool
 	// Leaving releases every pod instead, for uninstalling.
 	Leaving bool
 	// LeaveLimit bounds how long captured connections are waited for when
@@ -47,6 +50,11 @@ type Config struct {
 	LeaveLimit time.Duration
 	// Proc is where the node's processes are; empty is /proc.
 	Proc string
+	// ControlPlane is the namespace of the control plane, which is asked whether
+	// the peers of a released pod have heard of it; empty: nobody is asked.
+	ControlPlane string
+	// ControlPlanePort is where its pods answer; 0 is 8080.
+	ControlPlanePort uint16
 	// LookEvery is how often the kernel is compared with what is wished; 0 is
 	// 10 seconds.
 	LookEvery time.Duration
@@ -72,8 +80,10 @@ type Agent struct {
 	events     record.EventRecorder
 	broadcast  record.EventBroadcaster
 
-	locks keyed // one call a pod to the keeper
-	said  said
+	locks     keyed // one call a pod to the keeper
+	withdrawn withdrawn
+	said      said
+	seen      seen
 }
 
 // byUID indexes pods by UID, which is what queue and keeper know them by.
@@ -83,6 +93,9 @@ const byUID = "uid"
 func New(cfg Config) (*Agent, error) {
 	if cfg.Proc == "" {
 		cfg.Proc = "/proc"
+	}
+	if cfg.ControlPlanePort == 0 {
+		cfg.ControlPlanePort = 8080
 	}
 	if cfg.LookEvery == 0 {
 		cfg.LookEvery = 10 * time.Second
@@ -132,8 +145,8 @@ func (a *Agent) Run(ctx context.Context, begun func()) error {
 	for range workers {
 		all.Go(func() { a.work(ctx) })
 	}
-	a.lookRound(ctx)
-	return nil
+	all.Go(func() { a.lookRound(ctx) })
+	return a.cfg.Keeper.Watch(ctx)
 }
 
 func (a *Agent) work(ctx context.Context) {
@@ -179,12 +192,19 @@ func (a *Agent) lookRound(ctx context.Context) {
 }
 
 func (a *Agent) lookAtNode() {
-	drift, err := a.cfg.Keeper.LookAtNode()
-	if err != nil {
+	if err := a.cfg.Keeper.LookAtNode(); err != nil {
 		a.log.Warn("looking at the node; will try again", "error", err)
 	}
-	if len(drift) > 0 {
-		a.cfg.Counts.mendedRules()
+}
+
+// Mended counts what the keeper has mended, and says it on the pod.
+func (a *Agent) Mended(m members.Mending) {
+	a.cfg.Counts.mendedRules(m)
+	if m.UID != "" {
+		a.seen.looked(m.UID, m.Drift, nil)
+	}
+	if pod := a.pod(m.UID); pod != nil {
+		a.warn(pod, reasonMended, "the mesh's rules in the pod had changed and are mended: "+strings.Join(m.Drift, "; "))
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 // status subresource, for the right to do so cannot change what a pod runs. A
 // pod that is gone, or another of the same name, is no error.
 func (a *Agent) annotate(ctx context.Context, pod *corev1.Pod, value string) error {
-	if pod.Annotations[enrol.RedirectionAnnotation] == value {
+	if pod.Annotations[enrol.RedirectionAnnotation] == value && (value == enrol.Enabled || !a.said.has(string(pod.UID))) {
 		return nil
 	}
 	var set any // null removes
@@ -32,11 +32,14 @@ func (a *Agent) annotate(ctx context.Context, pod *corev1.Pod, value string) err
 	if err != nil {
 		return fmt.Errorf("encoding a patch: %w", err)
 	}
-	_, err = a.cfg.Kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	patched, err := a.cfg.Kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
 	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 		return fmt.Errorf("annotating pod %s/%s: %w", pod.Namespace, pod.Name, err)
 	}
 	a.said.note(string(pod.UID), value)
+	if err == nil && value == "" {
+		a.withdrawn.note(string(pod.UID), patched.ResourceVersion)
+	}
 	return nil
 }
 
@@ -58,6 +61,12 @@ func (s *said) note(uid, value string) {
 		s.uids = map[string]bool{}
 	}
 	s.uids[uid] = true
+}
+
+func (s *said) has(uid string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.uids[uid]
 }
 
 func (s *said) enabled(pod *corev1.Pod) bool {

@@ -4,12 +4,13 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/ambit-mesh/ambit/cni/members"
 )
 
 // Counts are the agent's metrics, with upstream's names where it has them.
 type Counts struct {
-	requests, reconciles, installs *prometheus.CounterVec
-	mended                         prometheus.Counter
+	requests, reconciles, installs, mended *prometheus.CounterVec
 }
 
 // NewCounts makes and registers them.
@@ -24,9 +25,10 @@ func NewCounts(r prometheus.Registerer) *Counts {
 		installs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "istio_cni_installs_total", Help: "Installations of the CNI plugin, by result.",
 		}, []string{"result"}),
-		mended: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "ambit_cni_rules_mended_total", Help: "Times that rules in the kernel had changed and were mended.",
-		}),
+		mended: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "ambit_cni_rules_mended_total",
+			Help: "Times that rules in the kernel had changed and were mended, by place (pod, node) and how it was noticed (told by the kernel, looked).",
+		}, []string{"place", "noticed"}),
 	}
 	r.MustRegister(c.requests, c.reconciles, c.installs, c.mended)
 	return c
@@ -41,9 +43,13 @@ func (c *Counts) Installed(err error) {
 	c.installs.WithLabelValues(result).Inc()
 }
 
-func (c *Counts) mendedRules() {
+func (c *Counts) mendedRules(m members.Mending) {
+	place := "pod"
+	if m.UID == "" {
+		place = "node"
+	}
 	if c != nil {
-		c.mended.Inc()
+		c.mended.WithLabelValues(place, string(m.Noticed)).Inc()
 	}
 }
 

@@ -79,6 +79,8 @@ func (a *Agent) gone(ctx context.Context, uid string) (time.Duration, error) {
 	}
 	a.cfg.Counts.reconciled("gone")
 	a.said.note(uid, "")
+	a.seen.forget(uid)
+	a.withdrawn.forget(uid)
 	return 0, a.cfg.Keeper.Forget(ctx, uid)
 }
 
@@ -99,7 +101,7 @@ func (a *Agent) find(ctx context.Context, pod *corev1.Pod, d enrol.Decision) (ti
 		return 2 * time.Second, nil
 	}
 	a.cfg.Counts.reconciled("enrol")
-	p := podOf(pod, wanted.IPs, d)
+	p := a.podOf(pod, wanted.IPs, d)
 	if pod.Annotations[enrol.RedirectionAnnotation] == enrol.Enabled {
 		// It is said to be captured and peers count on it: first the rules.
 		if err := a.cfg.Keeper.Restore(p, ns); err != nil {
@@ -120,7 +122,9 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 		// those of the plugin.
 		return soon, nil
 	}
+	taken := a.cfg.Keeper.DNSTaken(uid)
 	if phase != members.Captured {
+		a.withdrawn.forget(uid)
 		a.cfg.Counts.reconciled("enrol")
 		if err := a.cfg.Keeper.Advance(ctx, uid); err != nil {
 			absent := errors.Is(err, handoff.ErrNoZtunnel)
@@ -133,13 +137,13 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 			return soon, errors.Join(err, a.annotate(ctx, pod, enrol.Pending))
 		}
 	}
-	drift, err := a.cfg.Keeper.Look(podOf(pod, ips, d))
+	err := a.cfg.Keeper.Look(a.podOf(pod, ips, d))
+	a.seen.looked(uid, nil, err)
 	if err != nil {
 		return 0, err
 	}
-	if len(drift) > 0 {
-		a.cfg.Counts.mendedRules()
-		a.warn(pod, reasonMended, "the mesh's rules in the pod had changed and are mended: "+strings.Join(drift, "; "))
+	if !taken && a.cfg.Keeper.DNSTaken(uid) {
+		a.warn(pod, reasonNoDNS, "a program of the pod holds port 15053 of the mesh's DNS proxy: the pod's DNS queries are not captured, and names that only the mesh knows do not resolve")
 	}
 	// Once enabled, a ztunnel that is away for a moment changes nothing: peers
 	// would fall back to plaintext, which a policy may refuse.
@@ -153,7 +157,7 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 // what the plugin was told, and a pod of the mesh must not be uncovered by
 // mistake: so the cluster is asked once more.
 func (a *Agent) release(ctx context.Context, pod *corev1.Pod, phase members.Phase) (time.Duration, error) {
-	if phase != members.Draining {
+	if phase != members.Leaving && phase != members.Draining {
 		d, err := a.ask(ctx, pod.Namespace, pod.Name, string(pod.UID))
 		if err != nil {
 			return 0, err
@@ -171,13 +175,27 @@ func (a *Agent) release(ctx context.Context, pod *corev1.Pod, phase members.Phas
 	if err := a.annotate(ctx, pod, ""); err != nil {
 		return 0, err
 	}
-	limit := time.Duration(0)
+	return a.settle(ctx, pod)
+}
+
+// settle goes on with a pod that leaves. An uninstallation is in a hurry.
+func (a *Agent) settle(ctx context.Context, pod *corev1.Pod) (time.Duration, error) {
+	uid, forHeard, forCaptured := string(pod.UID), heardLimit, time.Duration(0)
 	if a.cfg.Leaving {
-		limit = a.cfg.LeaveLimit
+		forHeard, forCaptured = a.cfg.LeaveLimit/3, a.cfg.LeaveLimit
 	}
-	done, err := a.cfg.Keeper.Settle(ctx, string(pod.UID), limit)
-	if done || err != nil {
+	if a.cfg.Keeper.Phase(uid) == members.Leaving {
+		if loose, err := a.cfg.Keeper.Loosen(uid, a.heard(ctx, pod), forHeard); err != nil || !loose {
+			return settleSoon, err
+		}
+	}
+	done, err := a.cfg.Keeper.Settle(ctx, uid, forCaptured)
+	if err != nil {
 		return 0, err
+	}
+	if done {
+		a.withdrawn.forget(uid)
+		return 0, nil
 	}
 	return settleSoon, nil
 }
@@ -206,14 +224,14 @@ func (a *Agent) fetch(ctx context.Context, namespace, name string) (*corev1.Pod,
 	return pod, ns, nil
 }
 
-func podOf(pod *corev1.Pod, ips []netip.Addr, d enrol.Decision) members.Pod {
+func (a *Agent) podOf(pod *corev1.Pod, ips []netip.Addr, d enrol.Decision) members.Pod {
 	account := pod.Spec.ServiceAccountName
 	if account == "" {
 		account = "default"
 	}
 	return members.Pod{
 		Pod: zds.Pod{UID: string(pod.UID), Name: pod.Name, Namespace: pod.Namespace, ServiceAccount: account},
-		IPs: ips, BypassInbound: d.BypassInbound, Probed: enrol.Probed(pod),
+		IPs: ips, BypassInbound: d.BypassInbound, DNS: enrol.DNS(pod, !a.cfg.NoDNS), Probed: enrol.Probed(pod),
 	}
 }
 

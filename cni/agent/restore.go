@@ -67,12 +67,12 @@ func (a *Agent) restorePod(pod *corev1.Pod, w podns.Wanted, ns *linux.NetNS) err
 	if err != nil {
 		return errors.Join(err, ns.Close())
 	}
-	p := podOf(pod, w.IPs, d)
+	p := a.podOf(pod, w.IPs, d)
 	switch {
 	case d.Enrol && (present || annotated):
 		return a.cfg.Keeper.Restore(p, ns)
 	case !d.Enrol && present:
-		return a.cfg.Keeper.RestoreDraining(p, ns)
+		return a.cfg.Keeper.RestoreLeaving(p, ns)
 	}
 	return ns.Close() // not captured; if it is to be, Run does it
 }

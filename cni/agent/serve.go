@@ -10,9 +10,12 @@ import (
 	"net/netip"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+
 	"github.com/ambit-mesh/ambit/cni/enrol"
 	"github.com/ambit-mesh/ambit/cni/event"
 	"github.com/ambit-mesh/ambit/cni/podns"
+	"github.com/ambit-mesh/ambit/internal/linux"
 )
 
 // admitLimit bounds one answer to the plugin, which waits a little longer; a
@@ -29,7 +32,7 @@ func (a *Agent) Handler() http.Handler {
 
 func (a *Agent) serveAdd(w http.ResponseWriter, r *http.Request) {
 	var add event.Add
-	err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&add)
+	err := read(w, r, &add)
 	if err != nil || add.PodName == "" || add.PodNamespace == "" || add.Netns == "" {
 		a.answer(w, add, http.StatusBadRequest, fmt.Errorf("not a request of the plugin: %v", err))
 		return
@@ -43,8 +46,31 @@ func (a *Agent) serveAdd(w http.ResponseWriter, r *http.Request) {
 	a.answer(w, add, http.StatusOK, nil)
 }
 
+// What the plugin sends is small and comes at once.
+const (
+	maxBody   = 64 << 10
+	readLimit = 5 * time.Second
+)
+
+// read reads a request whole, within the bounds.
+func read(w http.ResponseWriter, r *http.Request, into any) error {
+	c := http.NewResponseController(w)
+	if err := c.SetReadDeadline(time.Now().Add(readLimit)); err != nil {
+		return fmt.Errorf("bounding a request: %w", err)
+	}
+	b, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		return fmt.Errorf("reading a request: %w", err)
+	}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("bounding a request: %w", err)
+	}
+	return json.Unmarshal(b, into)
+}
+
 func (a *Agent) answer(w http.ResponseWriter, add event.Add, status int, err error) {
 	a.cfg.Counts.answered(status)
+	a.seen.answered(add.PodNamespace+"/"+add.PodName, err)
 	w.WriteHeader(status)
 	if err != nil {
 		a.log.Warn("a pod has to wait", "pod", add.PodNamespace+"/"+add.PodName, "error", err)
@@ -70,7 +96,7 @@ func (a *Agent) admit(ctx context.Context, add event.Add) error {
 		a.log.Debug("pod starts outside the mesh", "pod", add.PodNamespace+"/"+add.PodName, "reason", d.Reason)
 		return nil
 	}
-	ips, err := addresses(add.IPs)
+	ips, err := add.Addresses()
 	if err != nil {
 		return err
 	}
@@ -79,12 +105,12 @@ func (a *Agent) admit(ctx context.Context, add event.Add) error {
 		return fmt.Errorf("waiting for earlier work on the pod: %w", err)
 	}
 	defer a.locks.release(uid)
-	ns, err := podns.Open(add.Netns, ips)
+	ns, err := a.namespaceOf(pod, add, ips)
 	if err != nil {
 		return err
 	}
 	a.cfg.Counts.reconciled("admit")
-	if err := a.cfg.Keeper.Admit(ctx, podOf(pod, ips, d), ns, add.ContainerID); err != nil {
+	if err := a.cfg.Keeper.Admit(ctx, a.podOf(pod, ips, d), ns, add.ContainerID); err != nil {
 		return err
 	}
 	if err := a.annotate(ctx, pod, enrol.Enabled); err != nil {
@@ -94,25 +120,25 @@ func (a *Agent) admit(ctx context.Context, add event.Add) error {
 	return nil
 }
 
-func addresses(ips []event.IP) ([]netip.Addr, error) {
-	var all []netip.Addr
-	for _, ip := range ips {
-		p, err := netip.ParsePrefix(ip.Address)
-		if err != nil {
-			return nil, fmt.Errorf("reading the pod's addresses: %w", err)
-		}
-		all = append(all, p.Addr())
+// namespaceOf opens the network namespace that the plugin names, if it is the
+// pod's: it has the pod's address, and nobody else lives there.
+func (a *Agent) namespaceOf(pod *corev1.Pod, add event.Add, ips []netip.Addr) (*linux.NetNS, error) {
+	ns, err := podns.Open(add.Netns, ips)
+	if err != nil {
+		return nil, err
 	}
-	if len(all) == 0 {
-		return nil, errors.New("the plugins before gave the pod no address")
+	w := wantedOf(pod)
+	w.Containers = append(w.Containers, add.ContainerID)
+	if err := podns.Free(a.cfg.Proc, ns, w); err != nil {
+		return nil, errors.Join(fmt.Errorf("network namespace %s is not that of pod %s/%s: %w", add.Netns, pod.Namespace, pod.Name, err), ns.Close())
 	}
-	return all, nil
+	return ns, nil
 }
 
 // serveDel forgets a sandbox that ends; the pod may get another.
 func (a *Agent) serveDel(w http.ResponseWriter, r *http.Request) {
 	var del event.Del
-	if err := json.NewDecoder(io.LimitReader(r.Body, 64<<10)).Decode(&del); err != nil {
+	if err := read(w, r, &del); err != nil {
 		w.WriteHeader(http.StatusBadRequest)
 		return
 	}

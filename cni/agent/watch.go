@@ -111,6 +111,7 @@ func (a *Agent) record() {
 const (
 	reasonWaiting = "MeshWaiting"
 	reasonMended  = "MeshRulesMended"
+	reasonNoDNS   = "MeshDNSPortTaken"
 )
 
 // warn says something on a pod.

@@ -202,6 +202,13 @@ func TestThePluginStaysInstalled(t *testing.T) {
 		t.Fatal(err)
 	}
 	has(t, "ours is deleted", own, listed)
+	// The file is there a moment before it is said.
+	said := func() bool { s := n.i.Status(); return s.Err == nil && s.Restored > 0 && !s.Last.IsZero() }
+	for end := time.Now().Add(10 * time.Second); !said() && time.Now().Before(end); time.Sleep(time.Millisecond) {
+	}
+	if !said() {
+		t.Errorf("after it was put back: %+v", n.i.Status())
+	}
 	write(t, own, list)
 	has(t, "ours is rewritten", own, listed)
 	other := strings.Replace(list, "false", "true", 1)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,26 @@ type Installer struct {
 	cfg   Config
 	log   *slog.Logger
 	ready atomic.Bool
+
+	mu        sync.Mutex
+	status    Status
+	installed bool // once, at least
+}
+
+// Status is how the plugin's place in the chain is.
+type Status struct {
+	// Err is why it is not in place, or nil.
+	Err error
+	// Restored is how often it was put back after the first time, Last when.
+	Restored int
+	Last     time.Time
+}
+
+// Status tells what the last look found.
+func (i *Installer) Status() Status {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.status
 }
 
 // New makes an installer that has done nothing yet.
@@ -102,6 +123,7 @@ func (i *Installer) watch() (*fsnotify.Watcher, error) {
 func (i *Installer) look(last string) string {
 	changed, err := i.install()
 	i.ready.Store(err == nil)
+	i.note(changed, err)
 	switch {
 	case err != nil && err.Error() != last:
 		i.log.Warn("the plugin is not installed", "error", err)
@@ -114,6 +136,17 @@ func (i *Installer) look(last string) string {
 		return err.Error()
 	}
 	return ""
+}
+
+// note keeps what was found. What had been in place and had to be changed was
+// taken out by somebody.
+func (i *Installer) note(changed bool, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.status.Err = err; err == nil && changed && i.installed {
+		i.status.Restored, i.status.Last = i.status.Restored+1, time.Now()
+	}
+	i.installed = i.installed || err == nil
 }
 
 // install brings both about, the binary first.

@@ -1,14 +1,12 @@
 package event
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"time"
 )
@@ -33,33 +31,55 @@ func (c Client) Add(ctx context.Context, a Add) error { return c.post(ctx, AddPa
 // Del tells of a sandbox that ends.
 func (c Client) Del(ctx context.Context, d Del) error { return c.post(ctx, DelPath, d) }
 
+// maxAnswer bounds what is read of an answer: its head and a reason.
+const maxAnswer = 16 << 10
+
+// post asks in HTTP/1.0, of which an answer ends with its connection. It is
+// written here since the runtime starts the plugin anew for each pod, and
+// net/http with all that it brings is a quarter of that start.
 func (c Client) post(ctx context.Context, path string, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encoding %s: %w", path, err)
 	}
-	transport := &http.Transport{
-		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
-		DisableKeepAlives: true,
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://agent"+path, bytes.NewReader(b))
-	if err != nil {
-		return fmt.Errorf("making request %s: %w", path, err)
-	}
-	request.Header.Set("Content-Type", "application/json")
-	answer, err := transport.RoundTrip(request)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return fmt.Errorf("asking the ambit cni agent: %w", err)
 	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(answer.Body, 4096))
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	head := fmt.Sprintf("POST %s HTTP/1.0\r\nHost: agent\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", path, len(b))
+	if _, err := conn.Write(append([]byte(head), b...)); err != nil {
+		return fmt.Errorf("asking the ambit cni agent: %w", because(ctx, err))
+	}
+	answer, err := io.ReadAll(io.LimitReader(conn, maxAnswer))
 	if err != nil {
-		return fmt.Errorf("reading the ambit cni agent's answer: %w", err)
+		return fmt.Errorf("reading the ambit cni agent's answer: %w", because(ctx, err))
 	}
-	if answer.StatusCode != http.StatusOK {
-		return fmt.Errorf("ambit cni agent: %s", strings.TrimSpace(string(text)))
+	return verdict(string(answer))
+}
+
+// because is the end of ctx, if that is why.
+func because(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
 	}
-	return nil
+	return err
+}
+
+// verdict is nil for 200, and else what the agent says. Anything that is no
+// answer is none: the pod waits.
+func verdict(answer string) error {
+	head, text, whole := strings.Cut(answer, "\r\n\r\n")
+	version, status, _ := strings.Cut(head, " ")
+	switch {
+	case !whole || !strings.HasPrefix(version, "HTTP/1."):
+		return fmt.Errorf("reading the ambit cni agent's answer: it is none: %.100q", answer)
+	case strings.HasPrefix(status, "200 "):
+		return nil
+	}
+	return fmt.Errorf("ambit cni agent: %s", strings.TrimSpace(text))
 }
 
 // dial connects, trying for as long as c.Wait says.

@@ -6,6 +6,12 @@
 // small, for the plugin is run anew for each pod.
 package event
 
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+)
+
 // DefaultSocket is where the agent listens on the node.
 const DefaultSocket = "/var/run/istio-cni/pluginevent.sock"
 
@@ -38,6 +44,22 @@ type IP struct {
 	Address string
 	// Gateway may be empty.
 	Gateway string
+}
+
+// Addresses are the sandbox's own, or why they cannot be read.
+func (a *Add) Addresses() ([]netip.Addr, error) {
+	var all []netip.Addr
+	for _, ip := range a.IPs {
+		p, err := netip.ParsePrefix(ip.Address)
+		if err != nil {
+			return nil, fmt.Errorf("reading the pod's addresses: %w", err)
+		}
+		all = append(all, p.Addr().Unmap())
+	}
+	if len(all) == 0 {
+		return nil, errors.New("the plugins before gave the pod no address")
+	}
+	return all, nil
 }
 
 // Del is a sandbox that ends.

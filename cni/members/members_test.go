@@ -8,13 +8,20 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
 	"github.com/ambit-mesh/ambit/cni/handoff"
 	"github.com/ambit-mesh/ambit/cni/members"
 	"github.com/ambit-mesh/ambit/cni/netnstest"
+	"github.com/ambit-mesh/ambit/cni/nft"
+	"github.com/ambit-mesh/ambit/cni/probes"
 	"github.com/ambit-mesh/ambit/cni/rules"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/zds"
@@ -26,7 +33,21 @@ type world struct {
 	node      *linux.NetNS
 	pod, peer netnstest.Pod
 	keeper    *members.Keeper
+	mended    chan members.Mending
 	socket    string
+}
+
+// watch has the kernel's changes mended until stop is called.
+func (w world) watch(t *testing.T) (stop func()) {
+	ctx, cancel := context.WithCancel(t.Context())
+	watching := make(chan error, 1)
+	go func() { watching <- w.keeper.Watch(ctx) }()
+	return func() {
+		cancel()
+		if err := <-watching; err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func newWorld(t *testing.T) world {
@@ -45,7 +66,14 @@ func newWorld(t *testing.T) world {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- ztunnels.Serve(ctx, l) }()
-	w.keeper = members.New(members.Config{Ztunnels: ztunnels, Node: node, Grace: 50 * time.Millisecond, Log: log})
+	w.mended = make(chan members.Mending, 16)
+	w.keeper, err = members.New(members.Config{
+		Ztunnels: ztunnels, Node: node, Grace: grace,
+		Mended: func(m members.Mending) { w.mended <- m }, Log: log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
@@ -57,7 +85,10 @@ func newWorld(t *testing.T) world {
 	return w
 }
 
-const uid = "uid-1"
+const (
+	uid   = "uid-1"
+	grace = 50 * time.Millisecond
+)
 
 func (w world) thePod() members.Pod {
 	return members.Pod{
@@ -155,40 +186,108 @@ func TestDriftIsMended(t *testing.T) {
 	if err := w.keeper.Restore(w.thePod(), open(t, w.pod.NS)); err != nil {
 		t.Fatal(err)
 	}
-	look := func(pod members.Pod) []string {
+	look := func(pod members.Pod) *members.Mending {
 		t.Helper()
-		drift, err := w.keeper.Look(pod)
-		if err != nil {
+		if err := w.keeper.Look(pod); err != nil {
 			t.Fatal(err)
 		}
-		return drift
+		if err := w.keeper.LookAtNode(); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case m := <-w.mended:
+			return &m
+		default:
+			return nil
+		}
 	}
-	if drift := look(w.thePod()); len(drift) > 0 {
-		t.Errorf("drift %q where nothing changed", drift)
+	if m := look(w.thePod()); m != nil {
+		t.Errorf("%+v is mended where nothing changed", m)
 	}
 	if err := rules.Remove(w.pod.NS); err != nil {
 		t.Fatal(err)
 	}
-	if drift := look(w.thePod()); len(drift) == 0 {
-		t.Error("removed rules are not noticed")
+	if m := look(w.thePod()); m == nil || m.UID != uid || m.Noticed != members.Looked || len(m.Drift) == 0 {
+		t.Errorf("removed rules: told %+v", m)
 	}
 	w.answers(t, "mended", "by 15001 ", "by 15006 ")
 
 	bypass := w.thePod()
 	bypass.BypassInbound = true
-	if drift := look(bypass); len(drift) > 0 {
-		t.Errorf("what the user changed is called drift: %q", drift)
+	if m := look(bypass); m != nil {
+		t.Errorf("what the user changed is called drift: %+v", m)
 	}
 	w.answers(t, "inbound bypassed", "by 15001 ", "")
-	if err := w.keeper.LeaveNode(); err != nil {
+	if err := probes.Remove(w.node); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.keeper.LookAtNode(); err != nil {
+	if m := look(bypass); m == nil || m.UID != "" || len(m.Drift) == 0 {
+		t.Errorf("the node's removed table: told %+v", m)
+	}
+	if m := look(bypass); m != nil {
+		t.Errorf("%+v is mended on the node where nothing changed", m)
+	}
+}
+
+// TestTheKernelTellsAndItIsMended: nobody looks, and yet everything that is
+// taken away comes back; what is let go of stays as it is.
+func TestTheKernelTellsAndItIsMended(t *testing.T) {
+	w := newWorld(t)
+	netnstest.NewZtunnel(t, w.socket, nil)
+	defer w.watch(t)()
+	if err := w.keeper.Restore(w.thePod(), open(t, w.pod.NS)); err != nil {
 		t.Fatal(err)
 	}
-	drift, err := w.keeper.LookAtNode()
-	if err != nil || len(drift) > 0 {
-		t.Errorf("drift %q (%v) on the node where nothing changed", drift, err)
+	inside := func(f func() error) func() error { return func() error { return w.pod.NS.Do(f) } }
+	told := func(what, uid, drift string) {
+		t.Helper()
+		select {
+		case m := <-w.mended:
+			if m.UID != uid || m.Noticed != members.Told || !strings.Contains(strings.Join(m.Drift, "; "), drift) {
+				t.Errorf("%s: told %+v, want %q of pod %q", what, m, drift, uid)
+			}
+		case <-time.After(netnstest.Patience):
+			t.Fatalf("%s: not mended", what)
+		}
+	}
+	for _, c := range []struct {
+		what, drift string
+		do          func() error
+	}{
+		{"the table is deleted", "is missing", func() error { return nft.Remove(w.pod.NS, rules.TableName) }},
+		{"the guard is deleted", "is missing", func() error { return nft.Remove(w.pod.NS, rules.GuardName) }},
+		{"everything of nftables is deleted", "is missing", inside(func() error {
+			c := &nftables.Conn{}
+			c.FlushRuleset()
+			return c.Flush()
+		})},
+		{"the return route is deleted", "is missing", inside(func() error {
+			routes, err := netlink.RouteListFiltered(unix.AF_INET, &netlink.Route{Table: 100}, netlink.RT_FILTER_TABLE)
+			if err != nil || len(routes) == 0 {
+				return errors.Join(err, errors.New("no return route"))
+			}
+			return netlink.RouteDel(&routes[0])
+		})},
+	} {
+		if err := c.do(); err != nil {
+			t.Fatal(err)
+		}
+		told(c.what, uid, c.drift)
+		w.answers(t, c.what, "by 15001 ", "by 15006 ")
+	}
+	if err := probes.Remove(w.node); err != nil {
+		t.Fatal(err)
+	}
+	told("the node's table is deleted", "", "is missing")
+
+	if err := w.keeper.Forget(t.Context(), uid); err != nil {
+		t.Fatal(err)
+	}
+	if err := rules.Remove(w.pod.NS); err != nil {
+		t.Fatal(err)
+	}
+	if present, err := rules.Present(w.pod.NS); present || err != nil {
+		t.Errorf("rules are back in a pod that was let go of (%v)", err)
 	}
 }
 
@@ -270,6 +369,8 @@ func TestNothingIsLostWhenARunningPodComesAndGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		during(mu.Lock, mu.Unlock, &asked, t)
+		w.loosens(t)
+		during(mu.Lock, mu.Unlock, &asked, t)
 		if done, err := w.keeper.Settle(t.Context(), uid, 0); done || err != nil {
 			t.Errorf("round %d: released (%v) though a connection is captured (%v)", i, done, err)
 		}
@@ -304,6 +405,57 @@ func TestNothingIsLostWhenARunningPodComesAndGoes(t *testing.T) {
 	}
 }
 
+// loosens waits until nothing new of the pod is captured.
+func (w world) loosens(t *testing.T) {
+	t.Helper()
+	eventually(t, "nothing new is captured", func() bool {
+		loose, err := w.keeper.Loosen(uid, true, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return loose
+	})
+}
+
+// TestWhatLeavesIsLetInFirstAndLetOutLast: until its peers have heard, what a
+// pod sends is carried, since peers may refuse plaintext, and what comes to it
+// in clear reaches it, since they may think that it has left.
+func TestWhatLeavesIsLetInFirstAndLetOutLast(t *testing.T) {
+	w := newWorld(t)
+	netnstest.NewZtunnel(t, w.socket, nil)
+	if err := w.keeper.Restore(w.thePod(), open(t, w.pod.NS)); err != nil {
+		t.Fatal(err)
+	}
+	w.answers(t, "captured", "by 15001 ", "by 15006 ")
+	if err := w.keeper.Release(t.Context(), uid); err != nil {
+		t.Fatal(err)
+	}
+	w.answers(t, "leaving", "by 15001 ", "")
+	for end := time.Now().Add(3 * grace); time.Now().Before(end); time.Sleep(grace / 5) {
+		if loose, err := w.keeper.Loosen(uid, false, time.Hour); loose || err != nil {
+			t.Errorf("nobody has heard, and it is let out (%v)", err)
+		}
+	}
+	if done, err := w.keeper.Settle(t.Context(), uid, 0); done || err != nil {
+		t.Errorf("nobody has heard, and it has left (%v)", err)
+	}
+	w.answers(t, "still leaving", "by 15001 ", "")
+	w.loosens(t)
+	w.answers(t, "all have heard", "", "")
+	if err := w.keeper.Advance(t.Context(), uid); err != nil {
+		t.Fatal(err)
+	}
+	w.answers(t, "it comes back", "by 15001 ", "by 15006 ")
+	if err := w.keeper.Release(t.Context(), uid); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "who does not hear is not waited for without end", func() bool {
+		loose, err := w.keeper.Loosen(uid, false, 100*time.Millisecond)
+		return loose && err == nil
+	})
+	w.answers(t, "in spite of one that has not heard", "", "")
+}
+
 // during lets 40 more requests be answered.
 func during(lock, unlock func(), asked *int, t *testing.T) {
 	t.Helper()
@@ -325,6 +477,7 @@ func TestALongReleaseCanBeForced(t *testing.T) {
 	if err := w.keeper.Release(t.Context(), uid); err != nil {
 		t.Fatal(err)
 	}
+	w.loosens(t)
 	eventually(t, "forced", func() bool {
 		done, err := w.keeper.Settle(t.Context(), uid, 300*time.Millisecond)
 		if err != nil {

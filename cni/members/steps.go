@@ -38,32 +38,49 @@ func (k *Keeper) Restore(pod Pod, ns *linux.NetNS) error {
 
 // capture gives the pod all rules, and tells ztunnel without waiting.
 func (k *Keeper) capture(pod Pod, ns *linux.NetNS, sandbox string) error {
-	h := &held{pod: pod, ns: ns, sandbox: sandbox, phase: Captured}
-	if err := k.ensure(h); err != nil {
-		return errors.Join(err, ns.Close())
+	h := newHeld(pod, ns, Waiting)
+	h.sandbox = sandbox
+	if err := k.take(h, Captured); err != nil {
+		return err
 	}
 	k.tune(h)
-	k.hold(h)
 	k.log.Info("pod captured", "pod", pod.String(), "uid", pod.UID)
 	return k.cfg.Ztunnels.Put(pod.Pod, ns)
 }
 
-// RestoreDraining holds a running pod that was being let go of.
-func (k *Keeper) RestoreDraining(pod Pod, ns *linux.NetNS) error {
-	h := &held{pod: pod, ns: ns, phase: Draining, since: time.Now()}
-	if err := k.ensure(h); err != nil {
-		return errors.Join(err, ns.Close())
+// RestoreLeaving holds a running pod that was being let go of.
+func (k *Keeper) RestoreLeaving(pod Pod, ns *linux.NetNS) error {
+	h := newHeld(pod, ns, Waiting)
+	h.since = time.Now()
+	if err := k.take(h, Leaving); err != nil {
+		return err
 	}
-	k.hold(h)
 	return k.cfg.Ztunnels.Put(pod.Pod, ns)
 }
 
 // Enrol begins to capture a running pod; Advance goes on. It owns ns.
 func (k *Keeper) Enrol(pod Pod, ns *linux.NetNS) error {
-	h := &held{pod: pod, ns: ns, phase: Waiting}
+	h := newHeld(pod, ns, Waiting)
+	if err := k.take(h, Waiting); err != nil {
+		return err
+	}
 	k.tune(h)
-	k.hold(h)
 	return errors.Join(k.applyProbes(), k.cfg.Ztunnels.Put(pod.Pod, ns))
+}
+
+// take holds a pod and gives it the rules of a phase. On an error nothing is
+// held of it.
+func (k *Keeper) take(h *held, phase Phase) error {
+	if err := k.hold(h); err != nil {
+		return errors.Join(err, h.ns.Close())
+	}
+	if err := k.claim(h.pod); err != nil {
+		return errors.Join(err, k.unhold(h))
+	}
+	if err := k.become(h.pod.UID, func(h *held) { h.phase = phase }); err != nil {
+		return errors.Join(err, k.unhold(h))
+	}
+	return nil
 }
 
 // Advance captures a waiting pod as soon as ztunnel has taken it, and one that
@@ -80,14 +97,13 @@ func (k *Keeper) Advance(ctx context.Context, uid string) error {
 			// It said no; the next time it is asked anew.
 			return errors.Join(err, k.put(h))
 		}
-	case h.phase != Draining:
+	case h.phase == Captured:
 		return nil
 	}
-	h.phase = Captured
-	if err := k.ensure(h); err != nil {
+	taken := k.dnsTaken(h, h.pod)
+	if err := k.become(uid, func(h *held) { h.phase, h.dnsTaken = Captured, taken }); err != nil {
 		return err
 	}
-	k.become(uid, func(h *held) { h.phase = Captured })
 	k.log.Info("pod captured", "pod", h.pod.String(), "uid", uid)
 	return k.applyProbes()
 }
@@ -100,47 +116,86 @@ func (k *Keeper) put(h *held) error {
 	return k.cfg.Ztunnels.Put(h.pod.Pod, h.ns)
 }
 
-// Look compares a held pod with the kernel and with what is wished now, and
-// mends what differs; drift says what had changed behind our back.
-func (k *Keeper) Look(pod Pod) (drift []string, err error) {
+// Look brings a held pod to what is wished of it now, and mends what differs
+// in the kernel.
+func (k *Keeper) Look(pod Pod) error {
 	h := k.get(pod.UID)
 	if h == nil {
-		return nil, fmt.Errorf("pod %s is not held", pod.UID)
+		return fmt.Errorf("pod %s is not held", pod.UID)
 	}
-	wished := h.pod.BypassInbound != pod.BypassInbound
-	h.pod = pod
-	k.become(pod.UID, func(h *held) { h.pod = pod })
-	if h.phase == Waiting {
-		return nil, k.applyProbes()
+	taken := k.dnsTaken(h, pod)
+	switch {
+	case h.pod.BypassInbound != pod.BypassInbound, h.pod.DNS != pod.DNS, h.dnsTaken != taken:
+		if err := k.become(pod.UID, func(h *held) { h.pod, h.dnsTaken = pod, taken }); err != nil {
+			return err
+		}
+	default:
+		k.set(pod.UID, func(h *held) { h.pod = pod })
+		if err := k.mend(pod.UID, Looked); err != nil {
+			return err
+		}
 	}
-	if drift, err = k.mend(h); err != nil {
-		return nil, err
+	if h.phase != Waiting {
+		if err := k.put(h); err != nil {
+			return err
+		}
 	}
-	if wished {
-		drift = nil
-	}
-	if len(drift) > 0 {
-		k.log.Warn("the pod's rules had changed and are mended", "pod", pod.String(), "uid", pod.UID, "drift", drift)
-	}
-	return drift, errors.Join(k.put(h), k.applyProbes())
+	return k.applyProbes()
 }
 
-// Release stops capturing a pod that runs on; Settle ends it.
+// dnsTaken looks whether ztunnel can answer the pod's DNS at all. What cannot be
+// seen is as before.
+func (k *Keeper) dnsTaken(h *held, pod Pod) bool {
+	if !pod.DNS {
+		return false
+	}
+	taken, err := rules.PortTaken(h.ns)
+	if err != nil {
+		k.log.Warn("looking at the pod's dns proxy", "pod", pod.String(), "uid", pod.UID, "error", err)
+		return h.dnsTaken
+	}
+	return taken
+}
+
+// DNSTaken reports whether the pod's DNS is left alone because something of its
+// own holds the port of ztunnel's DNS proxy.
+func (k *Keeper) DNSTaken(uid string) bool {
+	h := k.get(uid)
+	return h != nil && h.dnsTaken
+}
+
+// Release begins to let go of a pod that runs on; Loosen goes on and Settle ends
+// it.
 func (k *Keeper) Release(ctx context.Context, uid string) error {
 	h := k.get(uid)
 	switch {
-	case h == nil || h.phase == Draining:
+	case h == nil || h.phase == Leaving || h.phase == Draining:
 		return nil
 	case h.phase == Waiting:
 		return k.Forget(ctx, uid) // nothing was changed in it
 	}
-	h.phase = Draining
-	if err := k.ensure(h); err != nil {
+	if err := k.become(uid, func(h *held) { h.phase, h.since = Leaving, time.Now() }); err != nil {
 		return err
 	}
-	k.become(uid, func(h *held) { h.phase, h.since = Draining, time.Now() })
 	k.log.Info("pod is being released", "pod", h.pod.String(), "uid", uid)
 	return nil
+}
+
+// Loosen captures nothing new of a pod that leaves: once its peers have heard
+// that it does, or limit has passed since it began to, but never before the
+// grace. It says whether it has.
+func (k *Keeper) Loosen(uid string, heard bool, limit time.Duration) (bool, error) {
+	h := k.get(uid)
+	if h == nil || h.phase != Leaving {
+		return true, nil
+	}
+	if took := time.Since(h.since); took < k.cfg.Grace || !heard && took < limit {
+		return false, nil
+	}
+	if !heard {
+		k.log.Warn("pod is released though not all peers may have heard of it", "pod", h.pod.String(), "uid", uid)
+	}
+	return true, k.become(uid, func(h *held) { h.phase = Draining })
 }
 
 // Settle ends the release of a pod when nothing of it is captured any more, or
@@ -152,9 +207,6 @@ func (k *Keeper) Settle(ctx context.Context, uid string, limit time.Duration) (d
 	}
 	forced := limit > 0 && time.Since(h.since) > limit
 	if !forced {
-		if time.Since(h.since) < k.cfg.Grace {
-			return false, nil
-		}
 		if n, err := rules.Captured(h.ns); err != nil || n > 0 {
 			return false, err
 		}
@@ -164,30 +216,23 @@ func (k *Keeper) Settle(ctx context.Context, uid string, limit time.Duration) (d
 	if err := k.cfg.Ztunnels.Del(ctx, uid); err != nil && !forced {
 		return false, err
 	}
-	if err := rules.Remove(h.ns); err != nil {
+	if err := k.clean(h); err != nil {
 		return false, err
 	}
 	return true, k.Forget(ctx, uid)
 }
 
-// ensure gives the pod the rules of its phase if it has others.
-func (k *Keeper) ensure(h *held) error {
-	_, err := k.mend(h)
-	return err
-}
-
-func (k *Keeper) mend(h *held) ([]string, error) {
-	drift, err := rules.Check(h.ns, h.spec())
-	if err != nil {
-		return nil, fmt.Errorf("looking at the pod's rules: %w", err)
+// clean removes the pod's rules, which nobody is to mend any more.
+func (k *Keeper) clean(h *held) error {
+	k.changes.Remove(h.pod.UID)
+	h.kernel.Lock()
+	defer h.kernel.Unlock()
+	k.set(h.pod.UID, func(h *held) { h.phase = Waiting })
+	if err := rules.Remove(h.ns); err != nil {
+		k.set(h.pod.UID, func(h *held) { h.phase = Draining })
+		return err
 	}
-	if len(drift) == 0 {
-		return nil, nil
-	}
-	if err := rules.Apply(h.ns, h.spec()); err != nil {
-		return drift, fmt.Errorf("writing the pod's rules: %w", err)
-	}
-	return drift, nil
+	return nil
 }
 
 func (k *Keeper) tune(h *held) {

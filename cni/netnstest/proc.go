@@ -41,3 +41,11 @@ func (p Proc) Add(t testing.TB, pid int, cgroup string, ns *linux.NetNS, start i
 		t.Fatal(err)
 	}
 }
+
+// Remove ends a process.
+func (p Proc) Remove(t testing.TB, pid int) {
+	t.Helper()
+	if err := os.RemoveAll(filepath.Join(string(p), fmt.Sprint(pid))); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -7,10 +7,13 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
@@ -168,12 +171,47 @@ func Dial(t testing.TB, ns *linux.NetNS, to netip.AddrPort) (*Client, error) {
 	return &Client{c, bufio.NewReader(c)}, nil
 }
 
+// Knock begins to connect from ns: when it returns the first packet has been
+// sent, and nothing has been waited for.
+func Knock(t testing.TB, ns *linux.NetNS, to netip.AddrPort) *Client {
+	t.Helper()
+	var fd int
+	Do(t, ns, func() (err error) {
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0); err != nil {
+			return err
+		}
+		if err := unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}); err != unix.EINPROGRESS {
+			return fmt.Errorf("connecting to %s: %w", to, err)
+		}
+		return nil
+	})
+	f := os.NewFile(uintptr(fd), "knock")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return &Client{c.(*net.TCPConn), bufio.NewReader(c)}
+}
+
 // Ask sends a line and gives the answer.
 func (c *Client) Ask(line string) (string, error) {
-	c.c.SetDeadline(time.Now().Add(Patience))
-	if _, err := fmt.Fprintln(c.c, line); err != nil {
+	if err := c.Send(line); err != nil {
 		return "", err
 	}
+	return c.Answer()
+}
+
+// Send sends a line.
+func (c *Client) Send(line string) error {
+	c.c.SetDeadline(time.Now().Add(Patience))
+	_, err := fmt.Fprintln(c.c, line)
+	return err
+}
+
+// Answer waits for the answer to a line.
+func (c *Client) Answer() (string, error) {
 	answer, err := c.r.ReadString('\n')
 	return strings.TrimSpace(answer), err
 }

@@ -2,9 +2,13 @@ package netnstest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"sync"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/zds"
@@ -35,6 +39,11 @@ type served struct {
 func NewZtunnel(t testing.TB, path string, refusal error) *Ztunnel {
 	t.Helper()
 	client, err := zds.Dial(t.Context(), path)
+	// As the real one it tries again: of an agent that ended the socket is left,
+	// and nobody listens until the next one does.
+	for end := time.Now().Add(Patience); errors.Is(err, unix.ECONNREFUSED) && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		client, err = zds.Dial(t.Context(), path)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,8 +41,20 @@ func SetConnMark(m uint32) []expr.Any {
 		&expr.Ct{Key: expr.CtKeyMARK, SourceRegister: true, Register: reg}}
 }
 
+// SetZone gives the packet's connection a namespace of its own among those that
+// are tracked: in another zone the same addresses are another connection.
+func SetZone(zone uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Immediate{Register: reg, Data: binaryutil.NativeEndian.PutUint16(zone)},
+		&expr.Ct{Key: expr.CtKeyZONE, SourceRegister: true, Register: reg},
+	}
+}
+
 // Accept ends the chain's work on the packet.
 func Accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+// Drop lets the packet vanish: its sender tries again.
+func Drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
 // Redirect sends the connection to a local port.
 func Redirect(port uint16) []expr.Any {

@@ -11,16 +11,28 @@ import (
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
 
-// Apply makes the kernel's table of that name equal to t in one transaction:
-// packets meet either the old rules or the new, and connections that the old
-// rules translated stay translated if the new table still has chains of type
-// nat and a rule that needs connection tracking.
-func Apply(ns *linux.NetNS, t Table) error {
+// Apply makes the kernel's tables of those names equal to the given in one
+// transaction: packets meet either the old rules or the new, and connections
+// that the old rules translated stay translated if the new tables still have
+// chains of type nat and a rule that needs connection tracking.
+func Apply(ns *linux.NetNS, tables ...Table) error {
 	conn, err := open(ns)
 	if err != nil {
 		return err
 	}
 	defer conn.CloseLasting()
+	for _, t := range tables {
+		if err := replace(conn, t); err != nil {
+			return err
+		}
+	}
+	if err := conn.Flush(); err != nil {
+		return fmt.Errorf("writing nftables tables: %w", err)
+	}
+	return nil
+}
+
+func replace(conn *nftables.Conn, t Table) error {
 	// Adding first makes the removal succeed where there was none.
 	table := conn.AddTable(inet(t.Name))
 	conn.DelTable(table)
@@ -31,9 +43,6 @@ func Apply(ns *linux.NetNS, t Table) error {
 	}
 	for _, c := range t.Chains {
 		addChain(conn, table, c, sets)
-	}
-	if err := conn.Flush(); err != nil {
-		return fmt.Errorf("writing nftables table %s: %w", t.Name, err)
 	}
 	return nil
 }

@@ -40,6 +40,11 @@ func TCP() []expr.Any {
 	return []expr.Any{load(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_TCP})}
 }
 
+// UDP matches UDP packets.
+func UDP() []expr.Any {
+	return []expr.Any{load(expr.MetaKeyL4PROTO), equal([]byte{unix.IPPROTO_UDP})}
+}
+
 // SYN matches the first packet of a TCP connection; put TCP before it.
 func SYN() []expr.Any {
 	const fin, syn, rst, ack = 0x01, 0x02, 0x04, 0x10
@@ -50,11 +55,24 @@ func SYN() []expr.Any {
 	}
 }
 
+// DstPort matches packets to a port; put TCP or UDP before it.
+func DstPort(port uint16) []expr.Any {
+	return []expr.Any{payload(expr.PayloadBaseTransportHeader, 2, 2), equal(binary.BigEndian.AppendUint16(nil, port))}
+}
+
 // NotDstPort matches packets to another port; put TCP before it.
 func NotDstPort(port uint16) []expr.Any {
 	return []expr.Any{
 		payload(expr.PayloadBaseTransportHeader, 2, 2),
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: binary.BigEndian.AppendUint16(nil, port)},
+	}
+}
+
+// SrcPort matches packets from a port; put TCP before it.
+func SrcPort(port uint16) []expr.Any {
+	return []expr.Any{
+		payload(expr.PayloadBaseTransportHeader, 0, 2),
+		equal(binary.BigEndian.AppendUint16(nil, port)),
 	}
 }
 
@@ -78,15 +96,47 @@ func Family(v6 bool) []expr.Any {
 }
 
 // In and Out match packets that came or go through an interface.
-func In(name string) []expr.Any { return ifname(expr.MetaKeyIIFNAME, name) }
+func In(name string) []expr.Any { return ifname(expr.MetaKeyIIFNAME, name, expr.CmpOpEq) }
 
 // Out is In's other side.
-func Out(name string) []expr.Any { return ifname(expr.MetaKeyOIFNAME, name) }
+func Out(name string) []expr.Any { return ifname(expr.MetaKeyOIFNAME, name, expr.CmpOpEq) }
 
-func ifname(k expr.MetaKey, name string) []expr.Any {
+// NotIn and NotOut match packets that came or go through another.
+func NotIn(name string) []expr.Any { return ifname(expr.MetaKeyIIFNAME, name, expr.CmpOpNeq) }
+
+// NotOut is NotIn's other side.
+func NotOut(name string) []expr.Any { return ifname(expr.MetaKeyOIFNAME, name, expr.CmpOpNeq) }
+
+func ifname(k expr.MetaKey, name string, op expr.CmpOp) []expr.Any {
 	b := make([]byte, unix.IFNAMSIZ)
 	copy(b, name)
-	return []expr.Any{load(k), equal(b)}
+	return []expr.Any{load(k), &expr.Cmp{Op: op, Register: reg, Data: b}}
+}
+
+// What connection tracking says of a connection (enum ip_conntrack_status).
+const (
+	confirmed  = 1 << 3 // its first packet has gone its whole way
+	translated = 1 << 5 // to another destination
+)
+
+// First matches the first packet of a connection, as often as it is sent until
+// it has once gone its whole way. It needs connection tracking, and switches
+// it on.
+func First() []expr.Any { return status(confirmed, expr.CmpOpEq) }
+
+// Translated matches packets of connections that were given another
+// destination.
+func Translated() []expr.Any { return status(translated, expr.CmpOpNeq) }
+
+// There matches packets that go the way in which their connection was opened,
+// and none of their answers.
+func There() []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{0})}
+}
+
+func status(bit uint32, op expr.CmpOp) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(bit, 0),
+		&expr.Cmp{Op: op, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)}}
 }
 
 // UID matches packets of local sockets that uid made.

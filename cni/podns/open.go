@@ -4,7 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/ambit-mesh/ambit/cni/rules"
 	"github.com/ambit-mesh/ambit/internal/linux"
@@ -31,6 +34,31 @@ func Open(path string, ips []netip.Addr) (*linux.NetNS, error) {
 		return nil, errors.Join(fmt.Errorf("network namespace %s has none of the pod's addresses %v", path, ips), ns.Close())
 	}
 	return ns, nil
+}
+
+// Free is an error if somebody else lives in ns: the node itself, or a process
+// that is in the cgroup of another pod than w, whose sandbox may be among its
+// containers. It is how a namespace that the plugin names is known to be that
+// of the pod it names.
+func Free(proc string, ns *linux.NetNS, w Wanted) error {
+	pids, err := processes(proc)
+	if err != nil {
+		return err
+	}
+	owners := index([]Wanted{w})
+	for _, pid := range pids {
+		if id, err := identity(filepath.Join(proc, pid, "ns", "net")); err != nil || id != ns.ID() {
+			continue // processes come and go
+		}
+		if pid == "1" {
+			return errors.New("the network namespace is the node's own")
+		}
+		cgroups, err := os.ReadFile(filepath.Join(proc, pid, "cgroup"))
+		if err == nil && names.Match(cgroups) && owner(string(cgroups), owners) != w.UID {
+			return fmt.Errorf("process %s of another pod or container lives in the network namespace (%s)", pid, strings.TrimSpace(string(cgroups)))
+		}
+	}
+	return nil
 }
 
 // All opens every network namespace that a process of the node is in, except

@@ -41,10 +41,11 @@ func Scan(proc string, wanted []Wanted) (map[string]*linux.NetNS, error) {
 	if err != nil {
 		return nil, err
 	}
+	owners := index(wanted)
 	found := map[string]*linux.NetNS{}
 	for _, w := range wanted {
 		for _, p := range processes[w.UID] {
-			if ns := p.open(proc, w); ns != nil {
+			if ns := p.open(proc, w, owners); ns != nil {
 				found[w.UID] = ns
 				break
 			}
@@ -177,14 +178,16 @@ func insert(all []process, p process) []process {
 	return all
 }
 
-// open opens the process's namespace if it is still the one seen and holds an
-// address of the pod.
-func (p process) open(proc string, w Wanted) *linux.NetNS {
+// open opens the process's namespace if it is still the one seen, holds an
+// address of the pod, and was opened by way of the process that was seen: its
+// number may have become another's meanwhile.
+func (p process) open(proc string, w Wanted, owners map[string]string) *linux.NetNS {
 	ns, err := linux.OpenNetNS(filepath.Join(proc, p.pid, "ns", "net"))
 	if err != nil {
 		return nil
 	}
-	if ns.ID() != p.ns || !Holds(ns, w.IPs) {
+	uid, now, ok := inspect(proc, p.pid, owners)
+	if !ok || uid != w.UID || now != p || ns.ID() != p.ns || !Holds(ns, w.IPs) {
 		ns.Close()
 		return nil
 	}

@@ -112,3 +112,70 @@ func TestOpenBindsNamespaceAndAddress(t *testing.T) {
 		t.Error("opened what is not there")
 	}
 }
+
+// TestANumberThatBecameAnotherProcess: between the look at a process and the
+// opening of its namespace the process has ended, and its number is another's.
+func TestANumberThatBecameAnotherProcess(t *testing.T) {
+	node := netnstest.Node(t)
+	a, b := netnstest.NewPod(t, node, 1), netnstest.NewPod(t, node, 2)
+	for _, c := range []struct {
+		what   string
+		cgroup string
+		ns     *linux.NetNS
+		start  int
+		found  bool
+	}{
+		{"the same still", "0::/kubepods/pod" + uidA + "/x", a.NS, 50, true},
+		{"a younger one of the same pod", "0::/kubepods/pod" + uidA + "/x", a.NS, 51, false},
+		{"one of another pod that looks into this one", "0::/kubepods/pod" + uidB + "/x", a.NS, 50, false},
+		{"one of the pod that has gone elsewhere", "0::/kubepods/pod" + uidA + "/x", b.NS, 50, false},
+	} {
+		proc := netnstest.NewProc(t, node)
+		proc.Add(t, 10, "0::/kubepods/pod"+uidA+"/x", a.NS, 50)
+		w := Wanted{UID: uidA, IPs: []netip.Addr{a.V4}}
+		seen, err := list(string(proc), []Wanted{w})
+		if err != nil || len(seen[uidA]) != 1 {
+			t.Fatalf("%s: seen %v (%v)", c.what, seen, err)
+		}
+		proc.Remove(t, 10)
+		proc.Add(t, 10, c.cgroup, c.ns, c.start)
+		ns := seen[uidA][0].open(string(proc), w, index([]Wanted{w}))
+		if (ns != nil) != c.found {
+			t.Errorf("%s: opened %v, want %v", c.what, ns != nil, c.found)
+		}
+		if ns != nil {
+			ns.Close()
+		}
+	}
+}
+
+func TestWhoLivesInANamespace(t *testing.T) {
+	node := netnstest.Node(t)
+	a := netnstest.NewPod(t, node, 1)
+	sandbox := strings.Repeat("5", 64)
+	for _, c := range []struct {
+		what, cgroup string
+		ns           *linux.NetNS
+		want         string
+	}{
+		{"nobody", "", nil, ""},
+		{"a process of the pod", "0::/kubepods/pod" + uidA + "/" + sandbox, a.NS, ""},
+		{"its sandbox, where cgroups name no pods", "0::/k8s.io/" + sandbox, a.NS, ""},
+		{"a program of the node that looks in", "0::/system.slice/containerd.service", a.NS, ""},
+		{"another pod", "0::/kubepods/pod" + uidB + "/x", a.NS, "process 10 of another pod"},
+		{"another sandbox", "0::/k8s.io/" + strings.Repeat("6", 64), a.NS, "process 10 of another pod or container"},
+	} {
+		proc := netnstest.NewProc(t, node)
+		if c.ns != nil {
+			proc.Add(t, 10, c.cgroup, c.ns, 50)
+		}
+		err := Free(string(proc), a.NS, Wanted{UID: uidA, Containers: []string{sandbox}})
+		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want %q", c.what, err, c.want)
+		}
+	}
+	proc := netnstest.NewProc(t, node)
+	if err := Free(string(proc), node, Wanted{UID: uidA}); err == nil || !strings.Contains(err.Error(), "node's own") {
+		t.Errorf("the node's own: %v", err)
+	}
+}

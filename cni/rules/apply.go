@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/ambit-mesh/ambit/cni/nft"
 	"github.com/ambit-mesh/ambit/internal/linux"
@@ -15,7 +16,7 @@ func Apply(ns *linux.NetNS, s Spec) error {
 	if err := applyRoutes(ns); err != nil {
 		return err
 	}
-	return nft.Apply(ns, s.Table())
+	return nft.Apply(ns, s.Table(), s.Guard())
 }
 
 // Check says in words how the namespace differs from s; nothing if it does not.
@@ -24,20 +25,30 @@ func Check(ns *linux.NetNS, s Spec) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	guard, err := nft.Check(ns, s.Guard())
+	if err != nil {
+		return nil, err
+	}
 	routes, err := checkRoutes(ns)
 	if err != nil {
 		return nil, err
 	}
-	return append(drift, routes...), nil
+	return slices.Concat(drift, guard, routes), nil
 }
 
 // Present reports whether the namespace has a table of ours, whatever is in it.
-func Present(ns *linux.NetNS) (bool, error) { return nft.Exists(ns, TableName) }
+func Present(ns *linux.NetNS) (bool, error) {
+	table, err := nft.Exists(ns, TableName)
+	if table || err != nil {
+		return table, err
+	}
+	return nft.Exists(ns, GuardName)
+}
 
 // Remove leaves nothing of ours in the namespace. Connections that are still
 // captured break: call it when Captured says none.
 func Remove(ns *linux.NetNS) error {
-	return errors.Join(nft.Remove(ns, TableName), removeRoutes(ns))
+	return errors.Join(nft.Remove(ns, GuardName), nft.Remove(ns, TableName), removeRoutes(ns))
 }
 
 // Tune lets a newer ztunnel take over an older one's queued connections when

@@ -21,7 +21,7 @@ func Captured(ns *linux.NetNS) (int, error) {
 		if own, err = ownAddresses(); err != nil {
 			return err
 		}
-		sockets, err = tcpSockets()
+		sockets, err = socketsOf(unix.IPPROTO_TCP, liveStates)
 		return err
 	})
 	if err != nil {
@@ -56,8 +56,16 @@ func (s socket) carries(own map[netip.Addr]bool) bool {
 // listening, not only waiting out their time, not closed.
 const liveStates = 1<<1 | 1<<2 | 1<<3 | 1<<4 | 1<<5 | 1<<8 | 1<<9 | 1<<11 | 1<<12
 
-// tcpSockets asks the kernel (sock_diag(7)) for the live TCP sockets here.
-func tcpSockets() ([]socket, error) {
+// boundStates are those of a UDP socket, bound or connected as well;
+// listenState is that of a TCP socket that accepts.
+const (
+	boundStates = 1<<1 | 1<<7
+	listenState = 1 << 10
+)
+
+// socketsOf asks the kernel (sock_diag(7)) for the sockets here that are in
+// these states.
+func socketsOf(protocol byte, states uint32) ([]socket, error) {
 	conn, err := netlink.Dial(unix.NETLINK_INET_DIAG, nil)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to sock_diag: %w", err)
@@ -66,8 +74,8 @@ func tcpSockets() ([]socket, error) {
 	var all []socket
 	for _, family := range families() {
 		request := make([]byte, 56) // struct inet_diag_req_v2
-		request[0], request[1] = byte(family), unix.IPPROTO_TCP
-		binary.NativeEndian.PutUint32(request[4:], liveStates)
+		request[0], request[1] = byte(family), protocol
+		binary.NativeEndian.PutUint32(request[4:], states)
 		answers, err := conn.Execute(netlink.Message{
 			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
 			Data:   request,

@@ -1,5 +1,6 @@
 // Package rules owns what the mesh puts into a pod's network namespace: the
-// nftables table istio-ambient, the policy route that brings replies to
+// nftables table istio-ambient, a second one that lets nothing pass in clear
+// while the first is damaged, the policy route that brings replies to
 // spoofed sources back to ztunnel, and the settings that ztunnel's listeners
 // want. Table describes it purely; Apply, Check, Drain and Remove bring it
 // about and compare it with the kernel, which is the truth.

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -67,8 +68,23 @@ type damage struct {
 	do   func(c *nftables.Conn, table *nftables.Table) error
 }
 
-// ruleDamages deletes and changes each rule that the kernel has.
-func ruleDamages(t *testing.T, ns *linux.NetNS) []damage {
+// hurt does one damage.
+func hurt(t *testing.T, ns *linux.NetNS, d damage) {
+	t.Helper()
+	netnstest.Do(t, ns, func() error {
+		c := &nftables.Conn{}
+		if err := d.do(c, &nftables.Table{Name: rules.TableName, Family: nftables.TableFamilyINet}); err != nil {
+			return fmt.Errorf("%s: %w", d.what, err)
+		}
+		if err := c.Flush(); err != nil {
+			return fmt.Errorf("%s: %w", d.what, err)
+		}
+		return nil
+	})
+}
+
+// ruleDamages deletes and changes each rule that the kernel has in a table.
+func ruleDamages(t *testing.T, ns *linux.NetNS, table string) []damage {
 	t.Helper()
 	var all []damage
 	netnstest.Do(t, ns, func() error {
@@ -78,13 +94,16 @@ func ruleDamages(t *testing.T, ns *linux.NetNS) []damage {
 			return err
 		}
 		for _, chain := range chains {
+			if chain.Table.Name != table {
+				continue
+			}
 			found, err := c.GetRules(chain.Table, chain)
 			if err != nil {
 				return err
 			}
 			for i := range found {
-				all = append(all, damage{fmt.Sprintf("rule %d of %s deleted", i, chain.Name), func(c *nftables.Conn, table *nftables.Table) error {
-					now, err := c.GetRules(table, chain)
+				all = append(all, damage{fmt.Sprintf("rule %d of %s deleted", i, chain.Name), func(c *nftables.Conn, _ *nftables.Table) error {
+					now, err := c.GetRules(chain.Table, chain)
 					if err != nil {
 						return err
 					}
@@ -101,8 +120,8 @@ func ruleDamages(t *testing.T, ns *linux.NetNS) []damage {
 					c.DelChain(chain)
 					return nil
 				}},
-				damage{"a rule put before those of " + chain.Name, func(c *nftables.Conn, table *nftables.Table) error {
-					c.InsertRule(&nftables.Rule{Table: table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
+				damage{"a rule put before those of " + chain.Name, func(c *nftables.Conn, _ *nftables.Table) error {
+					c.InsertRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}})
 					return nil
 				}},
 			)
@@ -156,6 +175,20 @@ func otherDamages() []damage {
 	}
 }
 
+// guardDamages leave nothing that closes until it is mended.
+func guardDamages() []damage {
+	return []damage{
+		{"the guard deleted", func(c *nftables.Conn, _ *nftables.Table) error {
+			c.DelTable(&nftables.Table{Name: rules.GuardName, Family: nftables.TableFamilyINet})
+			return nil
+		}},
+		{"everything deleted", func(c *nftables.Conn, _ *nftables.Table) error {
+			c.FlushRuleset()
+			return nil
+		}},
+	}
+}
+
 func delRules(family int) error {
 	all, err := netlink.RuleList(family)
 	if err != nil {
@@ -180,23 +213,14 @@ func delRoutes(family int) error {
 
 func TestEveryDamageIsNoticedAndMended(t *testing.T) {
 	ns := netnstest.New(t)
-	spec := rules.Spec{}
+	spec := rules.Spec{DNS: true}
 	apply(t, ns, spec)
-	damages := append(ruleDamages(t, ns), otherDamages()...)
-	if len(damages) < 25 {
+	damages := slices.Concat(ruleDamages(t, ns, rules.TableName), ruleDamages(t, ns, rules.GuardName), otherDamages(), guardDamages())
+	if len(damages) < 40 {
 		t.Fatalf("only %d kinds of damage: the rules are not being read", len(damages))
 	}
 	for _, d := range damages {
-		netnstest.Do(t, ns, func() error {
-			c := &nftables.Conn{}
-			if err := d.do(c, &nftables.Table{Name: rules.TableName, Family: nftables.TableFamilyINet}); err != nil {
-				return fmt.Errorf("%s: %w", d.what, err)
-			}
-			if err := c.Flush(); err != nil {
-				return fmt.Errorf("%s: %w", d.what, err)
-			}
-			return nil
-		})
+		hurt(t, ns, d)
 		if drift := check(t, ns, spec); len(drift) == 0 {
 			t.Errorf("%s: not noticed", d.what)
 		}
@@ -206,7 +230,7 @@ func TestEveryDamageIsNoticedAndMended(t *testing.T) {
 
 func TestOneModesRulesAreNotAnothers(t *testing.T) {
 	ns := netnstest.New(t)
-	modes := []rules.Spec{{}, {BypassInbound: true}, {Draining: true}}
+	modes := []rules.Spec{{}, {BypassInbound: true}, {DNS: true}, {Draining: true}}
 	for _, is := range modes {
 		apply(t, ns, is)
 		for _, want := range modes {

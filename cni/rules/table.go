@@ -18,7 +18,16 @@ const (
 	outboundPort = 15001
 	inboundPort  = 15006
 	hbonePort    = 15008
+	dnsPort      = 15053
 )
+
+// namePort is where DNS is asked.
+const namePort = 53
+
+// nameZone is where ztunnel's own DNS queries are tracked. The kernel remembers
+// a query of a program for a while as one that it redirects; ztunnel's own may
+// come from the same port, and would be redirected to ztunnel again.
+const nameZone = 1
 
 // returnMark marks connections that ztunnel opened to the pod's own program
 // with the client's address as source; their replies must find ztunnel.
@@ -36,13 +45,15 @@ type Spec struct {
 	// BypassInbound leaves plaintext that comes in alone; HBONE works. For
 	// ingress gateways, annotation ambient.istio.io/bypass-inbound-capture.
 	BypassInbound bool
+	// DNS brings the pod's DNS queries to ztunnel.
+	DNS bool
 	// Draining captures nothing new and keeps what is captured alive.
 	Draining bool
 }
 
 // Table describes the pod's nftables table.
 func (s Spec) Table() nft.Table {
-	inbound, outbound := inboundRules(), outboundRules()
+	inbound, outbound := inboundRules(), s.outboundRules()
 	if s.BypassInbound || s.Draining {
 		inbound = nil
 	}
@@ -50,6 +61,14 @@ func (s Spec) Table() nft.Table {
 		outbound = nil
 	}
 	return nft.Table{Name: TableName, Chains: []nft.Chain{
+		{
+			Name: "track-replies", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting,
+			Priority: int32(*nftables.ChainPriorityRaw), Rules: s.replyRules(),
+		},
+		{
+			Name: "track-queries", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookOutput,
+			Priority: int32(*nftables.ChainPriorityRaw), Rules: s.queryRules(),
+		},
 		{
 			Name: "mark-inbound", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting,
 			Priority: int32(*nftables.ChainPriorityMangle),
@@ -95,13 +114,16 @@ func inboundRules() []nft.Rule {
 	}
 }
 
-func outboundRules() []nft.Rule {
-	return []nft.Rule{
+func (s Spec) outboundRules() []nft.Rule {
+	rules := []nft.Rule{
 		{What: "what stays inside the pod is its own matter", Exprs: nft.Concat(nft.Out("lo"), nft.Accept())},
-		{
-			What: "new connections go to ztunnel, unless they are ztunnel's own",
-			Exprs: nft.Concat(nft.TCP(), nft.SYN(), nft.NotMark(linux.Mark), nft.NotMark(returnMark),
-				nft.Redirect(outboundPort)),
-		},
 	}
+	if s.DNS {
+		rules = append(rules, nameRules()...)
+	}
+	return append(rules, nft.Rule{
+		What: "new connections go to ztunnel, unless they are ztunnel's own",
+		Exprs: nft.Concat(nft.TCP(), nft.SYN(), nft.NotMark(linux.Mark), nft.NotMark(returnMark),
+			nft.Redirect(outboundPort)),
+	})
 }

@@ -10,10 +10,11 @@ import (
 // Capture calls frame with every Ethernet frame that passes the port of a
 // machine ("node1"), or the whole bridge for "", until the context ends. ready
 // is called once the capture runs. The frame is valid during the call only.
-func (c *Cluster) Capture(ctx context.Context, machineName string, ready func(), frame func([]byte)) error {
+// missed are the frames that came faster than they were looked at.
+func (c *Cluster) Capture(ctx context.Context, machineName string, ready func(), frame func([]byte)) (missed int, err error) {
 	s, err := c.read()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	device := machineName
 	if device == "" {
@@ -21,22 +22,47 @@ func (c *Cluster) Capture(ctx context.Context, machineName string, ready func(),
 	}
 	fd, err := openCapture(netnsPath(s.plan().lanNetns()), device)
 	if err != nil {
-		return fmt.Errorf("capture on %s: %w", device, err)
+		return 0, fmt.Errorf("capture on %s: %w", device, err)
 	}
 	defer unix.Close(fd)
 	ready()
+	if missed, err = look(ctx, fd, frame); err != nil {
+		return 0, fmt.Errorf("capture on %s: %w", device, err)
+	}
+	return missed, nil
+}
+
+// look gives away the frames of a capture until ctx ends. What has passed until
+// then is looked at, too.
+func look(ctx context.Context, fd int, frame func([]byte)) (missed int, err error) {
 	buf := make([]byte, 1<<16)
-	for ctx.Err() == nil {
+	for ending := false; ; {
 		n, err := unix.Read(fd, buf)
-		switch err {
-		case nil:
+		switch {
+		case err == nil:
 			frame(buf[:n])
-		case unix.EAGAIN, unix.EINTR: // the receive timeout, to look at the context
-		default:
-			return fmt.Errorf("capture on %s: %w", device, err)
+		case err == unix.EINTR:
+		case err != unix.EAGAIN: // which is the receive timeout, to look at the context
+			return 0, err
+		case ending:
+			return missedBy(fd)
+		}
+		if ctx.Err() != nil && !ending {
+			ending = true
+			if err := unix.SetNonblock(fd, true); err != nil {
+				return 0, err
+			}
 		}
 	}
-	return nil
+}
+
+// missedBy is how many frames did not fit into the buffer of a capture.
+func missedBy(fd int) (int, error) {
+	counts, err := unix.GetsockoptTpacketStats(fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err != nil {
+		return 0, fmt.Errorf("counting missed frames: %w", err)
+	}
+	return int(counts.Drops), nil
 }
 
 func openCapture(netns, device string) (fd int, err error) {

@@ -216,11 +216,15 @@ func capture(t *testing.T, c *cluster.Cluster) {
 		marker := []byte("marker of " + t.Name() + where)
 		ready, done := make(chan struct{}), make(chan error, 1)
 		go func() {
-			done <- c.Capture(ctx, where, func() { close(ready) }, func(frame []byte) {
+			missed, err := c.Capture(ctx, where, func() { close(ready) }, func(frame []byte) {
 				if bytes.Contains(frame, marker) {
 					seen.Add(1)
 				}
 			})
+			if err == nil && missed > 0 {
+				err = fmt.Errorf("%d frames of a quiet network were missed", missed)
+			}
+			done <- err
 		}()
 		select {
 		case <-ready:

@@ -9,9 +9,11 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -178,15 +180,16 @@ func request(ctx context.Context, client *http.Client, target string, o HTTPOpti
 			req.Host = values[0]
 		}
 	}
-	resp, err := client.Do(req)
+	var at stage
+	resp, err := client.Do(req.WithContext(httptrace.WithClientTrace(ctx, at.trace())))
 	if err != nil {
-		return "", nil, err
+		return "", nil, at.of(err)
 	}
 	defer resp.Body.Close()
 	header.set(resp.Header)
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		return "", nil, err
+		return "", nil, at.of(err)
 	}
 	want := o.Status
 	if want == 0 {
@@ -202,6 +205,27 @@ func request(ctx context.Context, client *http.Client, target string, o HTTPOpti
 	m, _ := answer.(map[string]any)
 	who, _ := m["hostname"].(string)
 	return who, answer, nil
+}
+
+// stage is how far a request has come; a timeout says in which it came about.
+type stage struct{ doing atomic.Value }
+
+func (s *stage) trace() *httptrace.ClientTrace {
+	return &httptrace.ClientTrace{
+		DNSStart:             func(httptrace.DNSStartInfo) { s.doing.Store("looking up the name") },
+		ConnectStart:         func(string, string) { s.doing.Store("connecting") },
+		GotConn:              func(httptrace.GotConnInfo) { s.doing.Store("sending") },
+		WroteRequest:         func(httptrace.WroteRequestInfo) { s.doing.Store("waiting for the answer") },
+		GotFirstResponseByte: func() { s.doing.Store("reading the answer") },
+	}
+}
+
+func (s *stage) of(err error) error {
+	doing, ok := s.doing.Load().(string)
+	if ok && Reason(err) == timedOut {
+		return fmt.Errorf("%w while %s", errLate, doing)
+	}
+	return err
 }
 
 // TCP connects to a port of kind TCP (or First, when first is set), sends data

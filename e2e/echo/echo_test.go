@@ -294,6 +294,22 @@ func TestFailuresAreCountedByReason(t *testing.T) {
 	}
 }
 
+func TestATimeoutNamesItsStage(t *testing.T) {
+	// The kernel accepts; nobody answers.
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	s, err := Get(t.Context(), "http://"+l.Addr().String(), Plan{Timeout: 50 * time.Millisecond}, HTTPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Failures["timeout while waiting for the answer"] != 1 || s.FirstFailure == "" {
+		t.Errorf("got %+v", s)
+	}
+}
+
 func TestAPlanKeepsItsPace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow := func(context.Context) (string, any, error) {

@@ -19,6 +19,9 @@ type Summary struct {
 	OK       int            `json:"ok"`
 	Failed   int            `json:"failed"`
 	Failures map[string]int `json:"failures,omitempty"` // reason to count
+	// FirstFailure is when, since the begin of the run, the first attempt that
+	// failed was begun.
+	FirstFailure string `json:"firstFailure,omitempty"`
 	// Answered counts good answers by the host name in them.
 	Answered map[string]int `json:"answered,omitempty"`
 	Latency  *Latency       `json:"latency,omitempty"`
@@ -34,6 +37,10 @@ type Summary struct {
 	SHA256      string  `json:"sha256,omitempty"`
 	// LongestGap is the longest time between two answers on a held connection.
 	LongestGap string `json:"longestGap,omitempty"`
+	// FirstFailed is when the earliest attempt that failed began, by the clock, and
+	// LastOK when the latest good one did; each is zero if there was none.
+	FirstFailed time.Time `json:"firstFailed,omitzero"`
+	LastOK      time.Time `json:"lastOK,omitzero"`
 
 	began time.Time
 	took  []time.Duration
@@ -56,12 +63,22 @@ func newSummary(target string) *Summary {
 // note counts one attempt.
 func (s *Summary) note(took time.Duration, err error) {
 	s.Attempts++
+	began := time.Now().Add(-took)
 	if err != nil {
+		if s.Failed == 0 {
+			s.FirstFailure = began.Sub(s.began).Round(time.Millisecond).String()
+		}
+		if s.Failed == 0 || began.Before(s.FirstFailed) {
+			s.FirstFailed = began
+		}
 		s.Failed++
 		s.Failures[Reason(err)]++
 		return
 	}
 	s.OK++
+	if began.After(s.LastOK) {
+		s.LastOK = began
+	}
 	if len(s.took) < maxSamples {
 		s.took = append(s.took, took)
 	}
@@ -82,6 +99,12 @@ func (s *Summary) finish() *Summary {
 	return s
 }
 
+// timedOut is the class of what took too long.
+const timedOut = "timeout"
+
+// errLate is a timeout of which the stage is known, as "timeout while connecting".
+var errLate = errors.New(timedOut)
+
 // Reason puts an error into one of few classes, so that failures can be counted.
 func Reason(err error) string {
 	var dns *net.DNSError
@@ -98,10 +121,12 @@ func Reason(err error) string {
 		return "connection reset"
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
 		return "unreachable"
+	case errors.Is(err, errLate):
+		return err.Error()
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
-		return "timeout"
+		return timedOut
 	case errors.As(err, &netErr) && netErr.Timeout():
-		return "timeout"
+		return timedOut
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		return "closed without an answer"
 	}

@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -145,6 +147,32 @@ func Hold(ctx context.Context, addr string, every, timeout time.Duration) *Summa
 	}
 	s.LongestGap = longest.Round(time.Millisecond).String()
 	return s.finish()
+}
+
+// HoldMany is Hold of several connections at once. The longest gap is that of
+// any.
+func HoldMany(ctx context.Context, n int, addr string, every, timeout time.Duration) *Summary {
+	one := make([]*Summary, n)
+	gaps := make([]time.Duration, n)
+	var all sync.WaitGroup
+	for i := range one {
+		all.Go(func() {
+			one[i] = newSummary(addr)
+			if err := one[i].hold(ctx, addr, every, timeout, &gaps[i]); err != nil {
+				one[i].note(0, err)
+			}
+		})
+	}
+	sum := newSummary(addr)
+	all.Wait()
+	for _, s := range one {
+		sum.Attempts, sum.OK, sum.Failed = sum.Attempts+s.Attempts, sum.OK+s.OK, sum.Failed+s.Failed
+		for reason, n := range s.Failures {
+			sum.Failures[reason] += n
+		}
+	}
+	sum.LongestGap = slices.Max(gaps).Round(time.Millisecond).String()
+	return sum.finish()
 }
 
 func (s *Summary) hold(ctx context.Context, addr string, every, timeout time.Duration, longest *time.Duration) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/cni/rules"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/ztunnel/podproxy"
 )
 
 func TestOnePodThatCannotBeServedHarmsNoOther(t *testing.T) {
@@ -214,8 +215,10 @@ func TestAZtunnelThatEndsLetsConnectionsFinishUntilItsDeadline(t *testing.T) {
 	z := server.node.ztunnels[0]
 	z.stop()
 	eventually(t, func() error { // it no longer accepts
-		if err := second(client.call(server.at(8080))); err == nil {
-			return errors.New("a new connection was carried while draining")
+		c, err := linux.DialTCP(t.Context(), client.node.ns, server.at(podproxy.TunnelPort), linux.DialOptions{})
+		if err == nil {
+			c.Close()
+			return errors.New("a new tunnel was accepted while draining")
 		}
 		return nil
 	})
@@ -226,6 +229,9 @@ func TestAZtunnelThatEndsLetsConnectionsFinishUntilItsDeadline(t *testing.T) {
 	if _, err := c.Read(make([]byte, 1)); err == nil {
 		t.Error("the connection outlives its proxy's deadline")
 	}
+	// What had to end is counted, and each has its record.
+	server.node.logged(t, map[string]any{"direction": "inbound", "cut": "drain", "dst.workload": "server"})
+	server.node.logged(t, map[string]any{"msg": "drained", "complete": false, "cut": 1.0})
 }
 
 func TestServingGoesOnWithoutAgentAndControlPlane(t *testing.T) {
@@ -304,4 +310,52 @@ func TestShortLivedCertificatesAreRenewedUnderLoad(t *testing.T) {
 	if err := ping(held); err != nil {
 		t.Errorf("the connection that is older than its certificate: %v", err)
 	}
+}
+
+// TestAPodWithoutACertificateHarmsNoOther: the CA is away when it joins.
+func TestAPodWithoutACertificateHarmsNoOther(t *testing.T) {
+	needsRoot(t)
+	w := newWorld(t, "one", "two")
+	n := w.nodes[1]
+	client := w.newPod(w.nodes[0], "client").enrolled()
+	server := w.newPod(n, "server").enrolled()
+	server.echo(8080)
+	if _, err := client.call(server.at(8080)); err != nil {
+		t.Fatal(err)
+	}
+	w.ca.Fail(errors.New("the CA is away"))
+	late := w.newPod(n, "late").enrolled()
+	late.echo(8080)
+	eventually(t, func() error {
+		if state := certificateOf(t, n.ztunnels[0], late.identity().String()); !strings.HasPrefix(state, "Unavailable: ") {
+			return fmt.Errorf("its certificate is %q", state)
+		}
+		return nil
+	})
+	if err := errors.Join(get(n.ztunnels[0].ready), second(client.call(server.at(8080)))); err != nil {
+		t.Errorf("the node and its other pods: %v", err)
+	}
+	w.ca.Fail(nil)
+	eventually(t, func() error { return second(client.call(late.at(8080))) })
+}
+
+func certificateOf(t *testing.T, z *runningZtunnel, identity string) string {
+	t.Helper()
+	r, err := http.Get(z.admin + "/config_dump")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Body.Close()
+	var d struct {
+		Certificates []struct{ Identity, State string }
+	}
+	if err := json.NewDecoder(r.Body).Decode(&d); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range d.Certificates {
+		if c.Identity == identity {
+			return c.State
+		}
+	}
+	return ""
 }

@@ -18,6 +18,9 @@ type node struct {
 	ns   *linux.NetNS
 	n    int // pods are 10.<n>.0.x and fd00:<n>::x
 	pods int
+	kept string // where its ztunnels keep what they know; empty is nowhere
+	// resolv names the resolvers of its ztunnels; empty is this machine's file.
+	resolv string
 	*agent
 }
 
@@ -105,7 +108,7 @@ func (n *node) newPodNet(t *testing.T) podNet {
 // capture puts the pod's rules in place, as the CNI agent does.
 func (p podNet) capture(t *testing.T) {
 	t.Helper()
-	if err := rules.Apply(p.ns, rules.Spec{}); err != nil {
+	if err := rules.Apply(p.ns, rules.Spec{DNS: true}); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -118,11 +118,11 @@ func (p *pod) listenAt(at netip.AddrPort, f func(c *net.TCPConn)) {
 
 // echo answers each connection with the client's address in a line, and then
 // with what it gets.
-func (p *pod) echo(port uint16) {
-	p.listen(port, func(c *net.TCPConn) {
-		fmt.Fprintln(c, linux.AddrPort(c.RemoteAddr()).Addr())
-		io.Copy(c, c)
-	})
+func (p *pod) echo(port uint16) { p.listen(port, greet) }
+
+func greet(c *net.TCPConn) {
+	fmt.Fprintln(c, linux.AddrPort(c.RemoteAddr()).Addr())
+	io.Copy(c, c)
 }
 
 func (p *pod) at(port uint16) netip.AddrPort  { return netip.AddrPortFrom(p.v4, port) }

@@ -11,6 +11,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -18,6 +19,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,8 +30,11 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
 	"github.com/ambit-mesh/ambit/internal/controlplane"
+	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/linux/linuxtest"
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/spiffe"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/xds"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/istiod-lite/snapshot"
@@ -42,9 +47,15 @@ type world struct {
 	ca    *certstest.CA
 	nodes []*node
 	xds   *xds.Server
-	addr  string
+	addr  string // of the control plane
 	roots string
+	cert  tls.Certificate
+	grpc  *grpc.Server
 	ttl   time.Duration // of certificates
+	pings time.Duration // of tunnels, and how long their answers may take; zero is the product's
+	spans tracing.Config
+	// refusing are the identities for which the CA does not sign.
+	refusing []spiffe.ID
 
 	mu      sync.Mutex
 	model   mesh.Model
@@ -68,6 +79,14 @@ func (w *world) change(edit func(m *mesh.Model)) {
 	w.version++
 	w.mu.Unlock()
 	w.xds.Notify()
+}
+
+// Sign implements certs.CA.
+func (w *world) Sign(ctx context.Context, id spiffe.ID, csr []byte, ttl time.Duration) ([]string, error) {
+	if slices.Contains(w.refusing, id) {
+		return nil, fmt.Errorf("%s gets no certificate", id)
+	}
+	return w.ca.Sign(ctx, id, csr, ttl)
 }
 
 // newWorld boots nodes joined to each other, each with its ztunnel.
@@ -103,21 +122,37 @@ func (w *world) boot() {
 }
 
 func (w *world) serveXDS() {
-	cert, pemRoot := serverCertificate(w.t)
+	var pemRoot []byte
+	w.cert, pemRoot = serverCertificate(w.t)
 	w.roots = filepath.Join(w.t.TempDir(), "root-cert.pem")
 	if err := os.WriteFile(w.roots, pemRoot, 0o600); err != nil {
 		w.t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	w.addr = "127.0.0.1:0"
+	w.back()
+	w.t.Cleanup(func() { w.away() })
+}
+
+// back lets the control plane serve, at the address where it was before.
+func (w *world) back() {
+	w.t.Helper()
+	l, err := net.Listen("tcp", w.addr)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	w.addr = l.Addr().String()
 	w.xds = xds.NewServer(xds.ServerConfig{Source: w, Late: snapshot.Late, Hold: 100 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
-	g := grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13})))
-	w.xds.Register(g)
-	go g.Serve(l)
-	w.t.Cleanup(func() { w.xds.Close(); g.Stop() })
+	w.grpc = grpc.NewServer(grpc.Creds(credentials.NewTLS(&tls.Config{Certificates: []tls.Certificate{w.cert}, MinVersion: tls.VersionTLS13})))
+	w.xds.Register(w.grpc)
+	go w.grpc.Serve(l)
+	w.ca.Fail(nil)
+}
+
+// away ends it, and the CA with it.
+func (w *world) away() {
+	w.ca.Fail(errors.New("the control plane is away"))
+	w.xds.Close()
+	w.grpc.Stop()
 }
 
 func serverCertificate(t *testing.T) (tls.Certificate, []byte) {
@@ -221,11 +256,12 @@ func (a *agent) release(p *pod) {
 
 // runningZtunnel is one real ztunnel.
 type runningZtunnel struct {
-	log   *logBuffer
-	stop  context.CancelFunc
-	done  chan error
-	admin string
-	ready string
+	log     *logBuffer
+	stop    context.CancelFunc
+	done    chan error
+	admin   string
+	ready   string
+	metrics string
 }
 
 // logBuffer collects JSON records.
@@ -260,17 +296,19 @@ func (n *node) start(w *world) *runningZtunnel {
 	w.t.Helper()
 	ports := freePorts(w.t, 3)
 	z := &runningZtunnel{log: &logBuffer{}, done: make(chan error, 1), admin: fmt.Sprintf("http://127.0.0.1:%d", ports[0]), ready: fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", ports[2])}
+	z.metrics = fmt.Sprintf("http://127.0.0.1:%d/metrics", ports[1])
 	ctx, cancel := context.WithCancel(context.Background())
 	z.stop = cancel
 	go func() {
 		z.done <- ztunnel.Run(ctx, ztunnel.Config{
 			Self:         ztunnel.Self{Name: "ztunnel-" + n.name, Namespace: "istio-system", Node: n.name},
 			ControlPlane: controlplane.Endpoint{Address: w.addr, RootFile: w.roots},
-			Authority:    w.ca, CertificateTTL: w.ttl,
-			AgentSocket: n.path,
-			AdminPort:   ports[0], MetricsPort: ports[1], ReadyPort: ports[2],
-			DrainDeadline: 3 * time.Second,
-			Logger:        slog.New(slog.NewJSONHandler(z.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
+			Authority:    w, CertificateTTL: w.ttl,
+			Tuning:      h2.Tuning{PingInterval: w.pings, PingTimeout: w.pings},
+			AgentSocket: n.path, KeptDir: n.kept, KeptPatience: 100 * time.Millisecond,
+			AdminPort: ports[0], MetricsPort: ports[1], ReadyPort: ports[2],
+			DrainDeadline: 3 * time.Second, Tracing: w.spans, ResolvConf: n.resolv,
+			Logger: slog.New(slog.NewJSONHandler(z.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		})
 	}()
 	w.t.Cleanup(func() { z.end(w.t) })

@@ -4,7 +4,28 @@ import "slices"
 
 // Table is every sabotage, in the order in which they are committed.
 func Table() []Sabotage {
-	return slices.Concat(capture(), tunnel(), policy(), control(), routing(), carrying(), attaching(), around(), resilience(), telling(), guarding(), waypoints())
+	return slices.Concat(
+		capture(),
+		explaining(),
+		tunnel(),
+		policy(),
+		control(),
+		routing(),
+		carrying(),
+		attaching(),
+		around(),
+		lasting(),
+		resilience(),
+		telling(),
+		guarding(),
+		waypoints(),
+		admitting(),
+		naming(),
+		holding(),
+		pacing(),
+		abusing(),
+		trusting(),
+	)
 }
 
 // capture breaks how connections get to the node proxy.
@@ -13,8 +34,8 @@ func capture() []Sabotage {
 		{
 			Name:  "redirection off: what pods send is not captured",
 			File:  "cni/rules/table.go",
-			Old:   "				nft.Redirect(outboundPort)),\n",
-			New:   "				nft.Accept()),\n",
+			Old:   "nft.Redirect(outboundPort)),\n",
+			New:   "nft.Accept()),\n",
 			Tests: []Test{{"cni/rules", "TestCapture"}},
 			Root:  true,
 		},
@@ -29,10 +50,17 @@ func capture() []Sabotage {
 		{
 			Name:  "the SYN-only match is removed: open connections are captured too",
 			File:  "cni/nft/match.go",
-			Old:   "		equal([]byte{syn}),\n	}\n}\n\n// NotDstPort",
-			New:   "		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0xff}},\n	}\n}\n\n// NotDstPort",
+			Old:   "		equal([]byte{syn}),\n	}\n}\n\n// DstPort",
+			New:   "		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte{0xff}},\n	}\n}\n\n// DstPort",
 			Tests: []Test{{"cni/rules", "TestOpenConnectionsOutliveEnrolmentAndRelease"}},
 			Root:  true,
+		},
+		{
+			Name:  "the plugin takes whatever it hears for a yes",
+			File:  "cni/event/client.go",
+			Old:   "		return fmt.Errorf(\"reading the ambit cni agent's answer: it is none: %.100q\", answer)\n",
+			New:   "		return nil\n",
+			Tests: []Test{{"cni/event", "TestOnlyAYesLetsAPodStart"}},
 		},
 		{
 			Name:  "the plugin lets pods start while the agent is away",

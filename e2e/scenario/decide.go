@@ -36,8 +36,9 @@ func parseConnection(text string) (connection, error) {
 	return c, nil
 }
 
-// decideFile answers every line of a decide.txt; comments and empty lines stay.
-func decideFile(v *view.View, text string) (string, error) {
+// answered is a file with every line answered, as "QUESTION -> ANSWER"; comments and
+// empty lines stay.
+func answered(text string, answer func(question string) (string, error)) (string, error) {
 	var b strings.Builder
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
@@ -45,18 +46,27 @@ func decideFile(v *view.View, text string) (string, error) {
 			fmt.Fprintln(&b, line)
 			continue
 		}
-		before, _, _ := strings.Cut(line, "->")
-		c, err := parseConnection(before)
+		question, _, _ := strings.Cut(line, "->")
+		question = strings.TrimSpace(question)
+		a, err := answer(question)
+		if err != nil {
+			return "", err
+		}
+		fmt.Fprintf(&b, "%s -> %s\n", question, a)
+	}
+	return b.String(), nil
+}
+
+// decideFile answers every line of a decide.txt.
+func decideFile(v *view.View, text string) (string, error) {
+	return answered(text, func(question string) (string, error) {
+		c, err := parseConnection(question)
 		if err != nil {
 			return "", err
 		}
 		fates, err := decide(v, c)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "%s -> %s\n", c.text, strings.Join(texts(fates), "\n\t| "))
-	}
-	return b.String(), nil
+		return strings.Join(texts(fates), "\n\t| "), err
+	})
 }
 
 // fate is one thing that may happen to a connection.
@@ -108,6 +118,9 @@ func follow(v *view.View, src *mesh.Workload, d route.OutboundDecision) fate {
 	case route.Passthrough:
 		return fate{"passthrough " + d.Dial.String() + ": " + d.Reason, true}
 	case route.Plain:
+		if d.Host != "" {
+			return fate{"plain " + d.At() + ": " + d.Reason, true}
+		}
 		return arrive(v, d.Workload, sourceOf(src, d.Dial), d.Dial, "plain "+d.Dial.String())
 	case route.HBONE:
 		var ids []string
@@ -154,8 +167,8 @@ func verdict(as string, in route.InboundDecision) fate {
 		as += " of " + in.Service.Name
 		text = fmt.Sprintf("%s: %d %s", as, in.Status, in.Reason)
 	}
-	for _, k := range in.Verdict.DryRun {
-		text += fmt.Sprintf(" (dry run %s matches)", k)
+	for _, r := range in.Verdict.DryRun {
+		text += fmt.Sprintf(" (dry run %s would %s)", r.Policy, map[bool]string{true: "allow", false: "deny"}[r.Allow])
 	}
 	return fate{text, in.Status == 200}
 }

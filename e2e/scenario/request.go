@@ -70,24 +70,10 @@ func (w *waypoint) step(typ string, now xds.Resources) xds.Update {
 }
 
 // requestFile answers every line of a requests.txt: "METHOD SERVICE.NAMESPACE:PORT/PATH
-// from NAMESPACE/POD", then headers as "name=value" and tokens as "token={claims}".
+// from NAMESPACE/POD", or with a host of a ServiceEntry, then headers as "name=value" and tokens as "token={claims}".
 // The method TCP is a connection that is not HTTP.
 func (w *waypoints) requestFile(v *view.View, text string) (string, error) {
-	var b strings.Builder
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
-		if line == "" || strings.HasPrefix(line, "#") {
-			fmt.Fprintln(&b, line)
-			continue
-		}
-		before, _, _ := strings.Cut(line, " -> ")
-		answer, err := w.request(v, before)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&b, "%s -> %s\n", before, answer)
-	}
-	return b.String(), nil
+	return answered(text, func(question string) (string, error) { return w.request(v, question) })
 }
 
 func (w *waypoints) request(v *view.View, text string) (string, error) {
@@ -121,6 +107,11 @@ func (w *waypoints) request(v *view.View, text string) (string, error) {
 	}
 	k := mesh.ServiceKey{Namespace: namespace, Hostname: hostname + ".svc.cluster.local"}
 	s := v.Service(k)
+	if s == nil {
+		if s = v.ServiceByHostname(hostname, client.Namespace); s != nil {
+			k = s.Key()
+		}
+	}
 	if s == nil || w.of[gatewayOf(s.Waypoint.Service)] == nil {
 		return "no waypoint", nil
 	}

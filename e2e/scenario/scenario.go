@@ -11,6 +11,10 @@
 //	decide.txt     connections and, after "->", their fate; rewritten by -update
 //	requests.txt   requests to services behind waypoints and, after "->", what
 //	               policies say, and the rule and the backends; rewritten by -update
+//	names.txt      names asked by pods and, after "->", their addresses; rewritten
+//	               by -update
+//	virtual.txt    the virtual addresses that ServiceEntries are to have; rewritten
+//	               by -update
 //	lost.txt       names of resources that do not reach the proxy in this step
 //	conditions.txt what object owners are told; rewritten by -update
 //
@@ -23,6 +27,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 
@@ -129,8 +134,7 @@ func (c *chain) merge(fresh objects.Set) []objects.Ref {
 		changed = append(changed, ref)
 	}
 	fresh.Each(func(_ objects.Ref, o any) { put(o) })
-	if fresh.Mesh.TrustDomain != c.set.Mesh.TrustDomain || len(fresh.Mesh.TrustDomainAliases) > 0 ||
-		fresh.Mesh.RootNamespace != c.set.Mesh.RootNamespace || len(fresh.Mesh.Providers) > 0 {
+	if !reflect.DeepEqual(fresh.Mesh, objects.MeshConfig{}.WithDefaults()) {
 		put(fresh.Mesh)
 	}
 	return changed

@@ -72,6 +72,8 @@ func runStep(t *testing.T, c *chain, s *step) {
 		checkFresh(t, c.store.View(), model)
 	}
 	golden(t, s, "conditions.txt", func(string) (string, error) { return conditionLines(conditions), nil })
+	golden(t, s, "virtual.txt", func(string) (string, error) { return virtualLines(c.translator.Details()), nil })
+	golden(t, s, "names.txt", func(text string) (string, error) { return namesFile(c.store.View(), text) })
 	golden(t, s, "decide.txt", func(text string) (string, error) { return decideFile(c.store.View(), text) })
 	golden(t, s, "requests.txt", func(text string) (string, error) { return c.waypoints.requestFile(c.store.View(), text) })
 }
@@ -140,9 +142,11 @@ func fatesOf(t *testing.T, v *view.View, s *step) map[string]bool {
 	return out
 }
 
-// endpoint is a fate without its verdict.
+// endpoint is a fate without the verdict and the identities of its peer, which
+// may have more names in one state than in another.
 func endpoint(fate string) string {
 	before, _, _ := strings.Cut(fate, ": ")
+	before, _, _ = strings.Cut(before, " as ")
 	return before
 }
 

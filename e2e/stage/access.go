@@ -20,6 +20,8 @@ type Access struct {
 	SourceIdentity, DestinationIdentity,
 	SourceAddr, DestinationAddr,
 	Service, Policy, Reason, Error string
+	// Cut is why the proxy ended it, if it did.
+	Cut string
 }
 
 // AccessLog is what the node proxies recorded since a time, on every node.
@@ -58,6 +60,7 @@ func parseAccess(line string) (Access, bool) {
 		SourceAddr: text(telemetry.KeySourceAddr), DestinationAddr: text(telemetry.KeyDestinationAddr),
 		Service: text(telemetry.KeyDestinationService), Policy: text(telemetry.KeyPolicy),
 		Reason: text(telemetry.KeyReason), Error: text(telemetry.KeyError),
+		Cut: text(telemetry.KeyCut),
 	}, true
 }
 

@@ -46,6 +46,25 @@ func TestWhatIsCountedOnTheWire(t *testing.T) {
 		if (w.Marked == 1) != tt.marked || (w.Tunnelled > 0) != tt.tunneled || w.Frames != 1 || w.Bytes != len(tt.frame) {
 			t.Errorf("%s: counted %+v", tt.what, w)
 		}
+		if len(w.Sightings) != w.Marked {
+			t.Errorf("%s: %d sightings of %d marked frames", tt.what, len(w.Sightings), w.Marked)
+		}
+	}
+}
+
+func TestASightingSaysBetweenWhom(t *testing.T) {
+	var w Wire
+	for range 2 * maxSightings {
+		f := frame(false, 40000, 8080, "MARK")
+		copy(f[14+12:], []byte{10, 1, 0, 7, 10, 2, 0, 9})
+		w.count(f, []byte("MARK"))
+	}
+	if len(w.Sightings) != maxSightings || w.Marked != 2*maxSightings {
+		t.Fatalf("%d sightings are kept of %d", len(w.Sightings), w.Marked)
+	}
+	first := w.Sightings[0]
+	if got := first.From.String() + " → " + first.To.String(); got != "10.1.0.7:40000 → 10.2.0.9:8080" || first.At.IsZero() {
+		t.Errorf("the first was at %s, %s", first.At, got)
 	}
 }
 

@@ -66,7 +66,7 @@ func Soon(ctx context.Context, f func(context.Context) error) error {
 // AllOK is an error unless every attempt succeeded.
 func AllOK(s echo.Summary) error {
 	if s.Failed > 0 || s.OK == 0 {
-		return fmt.Errorf("%d of %d attempts failed: %v", s.Failed, s.Attempts, s.Failures)
+		return fmt.Errorf("%d of %d attempts failed, the first after %s: %v", s.Failed, s.Attempts, s.FirstFailure, s.Failures)
 	}
 	return nil
 }

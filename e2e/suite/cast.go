@@ -22,8 +22,9 @@ type Pod struct {
 	// value of the label app.
 	Account string
 	// Node is 1 or 2, counted among the nodes that take pods. Zero is any.
-	Node   int
-	Labels map[string]string
+	Node        int
+	Labels      map[string]string
+	Annotations map[string]string
 	// Image is the name of an image of ours; echo if empty.
 	Image string
 	// Args are the arguments; echo's "serve" if nil.
@@ -120,6 +121,24 @@ func (sc *Scene) Create(ctx context.Context, p Pod) error {
 	})
 }
 
+// gone deletes a pod and waits until it is.
+func (sc *Scene) gone(ctx context.Context, pod string) error {
+	pods := sc.Reach.Client.CoreV1().Pods(sc.NS)
+	if err := pods.Delete(ctx, pod, metav1.DeleteOptions{}); err != nil {
+		return err
+	}
+	return Soon(ctx, func(ctx context.Context) error {
+		_, err := pods.Get(ctx, pod, metav1.GetOptions{})
+		switch {
+		case apierrors.IsNotFound(err):
+			return nil
+		case err == nil:
+			return fmt.Errorf("pod %s is still there", pod)
+		}
+		return err
+	})
+}
+
 func (sc *Scene) object(ctx context.Context, p Pod) (*corev1.Pod, error) {
 	no, short := false, int64(1)
 	labels := map[string]string{"app": p.Account, "pod": p.Name}
@@ -139,7 +158,7 @@ func (sc *Scene) object(ctx context.Context, p Pod) (*corev1.Pod, error) {
 		ready = HTTPProbe(httpPort)
 	}
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{Name: p.Name, Namespace: p.Namespace, Labels: labels, Annotations: p.Annotations},
 		Spec: corev1.PodSpec{
 			ServiceAccountName: p.Account, AutomountServiceAccountToken: &no,
 			TerminationGracePeriodSeconds: &short, HostNetwork: p.HostNetwork,

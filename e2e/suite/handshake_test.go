@@ -38,9 +38,14 @@ func (sc *Scene) realAuthority(ctx context.Context) (authority, error) {
 	if err != nil {
 		return authority{}, err
 	}
-	pair, err := tls.X509KeyPair(s.Data["ca-cert.pem"], s.Data["ca-key.pem"])
+	return authorityOf(s.Data)
+}
+
+// authorityOf reads a signing key as it is in a Secret.
+func authorityOf(data map[string][]byte) (authority, error) {
+	pair, err := tls.X509KeyPair(data["ca-cert.pem"], data["ca-key.pem"])
 	if err != nil {
-		return authority{}, fmt.Errorf("reading the mesh's signing key: %w", err)
+		return authority{}, fmt.Errorf("reading a signing key: %w", err)
 	}
 	return authority{cert: pair.Leaf, key: pair.PrivateKey.(crypto.Signer)}, nil
 }

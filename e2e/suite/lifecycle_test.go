@@ -10,11 +10,15 @@ import (
 	"time"
 )
 
-// TestJoiningAndLeavingUnderLoadLosesNothing: 100 requests a second, each on
-// its own connection, as many on kept connections, and long-lived connections
-// in both directions, while the namespace joins the mesh and leaves it again.
+// TestJoiningAndLeavingUnderLoadLosesNothing: 200 requests a second from one
+// node to another, each on its own connection, others on kept connections, and
+// long-lived connections from before the mesh and from within it, while the
+// namespace joins the mesh, becomes STRICT, and leaves again, several times.
 func TestJoiningAndLeavingUnderLoadLosesNothing(t *testing.T) {
-	Hold(t, mesh, func(ctx context.Context, sc *Scene) error {
+	rounds := Times(2, 5)
+	const lasts = 20 * time.Second
+	all := time.Duration(rounds) * (lasts + 5*time.Second)
+	HoldFor(t, mesh, all, func(ctx context.Context, sc *Scene) error {
 		hosts, err := sc.inMesh(ctx, false)
 		if err != nil {
 			return err
@@ -22,43 +26,67 @@ func TestJoiningAndLeavingUnderLoadLosesNothing(t *testing.T) {
 		if err := sc.Service(ctx, "server", "server"); err != nil {
 			return err
 		}
-		const lasts = "30s"
-		clients := []*running{
-			sc.Begin(ctx, "client", "load", "--rate", "100", "--duration", lasts, url("server."+sc.NS, 80)),
-			sc.Begin(ctx, "client", "load", "--rate", "20", "--keepalive", "--duration", lasts, url(hosts[0], httpPort)),
-			sc.Begin(ctx, "client", "hold", "--duration", lasts, address(hosts[0], tcpPort)),
+		long := []*running{sc.Begin(ctx, "client", "hold", "--duration", all.String(), address(hosts[0], tcpPort))}
+		made, left := 0, time.Time{}
+		for round := range rounds {
+			inside, n, err := sc.joinAndLeave(ctx, hosts[0], lasts, all-time.Duration(round+1)*lasts)
+			if err != nil {
+				return fmt.Errorf("round %d: %w", round+1, err)
+			}
+			made, left, long = made+n, time.Now(), append(long, inside)
 		}
-		began := time.Now()
-		if err := sc.steady(ctx, clients, 3*time.Second); err != nil {
-			return err
-		}
-		if err := sc.Join(ctx); err != nil {
-			return err
-		}
-		joined := time.Now()
-		// One that is made in the mesh must survive the release.
-		inside := sc.Begin(ctx, "client", "hold", "--duration", "18s", address(hosts[0], tcpPort))
-		if err := sc.encryptedBetween(ctx, "client", "server"); err != nil {
-			return err
-		}
-		if err := sc.steady(ctx, clients, 2*time.Second); err != nil {
-			return err
-		}
-		if err := sc.Leave(ctx); err != nil {
-			return err
-		}
-		left := time.Now()
-		for _, c := range append(clients, inside) {
+		for _, c := range long {
 			err = errors.Join(err, c.EndOK())
 		}
 		if err != nil {
-			return fmt.Errorf("joined after %s, left after %s: %w", joined.Sub(began), left.Sub(began), err)
+			return err
 		}
-		if took := left.Sub(began); took > 25*time.Second {
-			return fmt.Errorf("joining and leaving took %s: the load ended before it showed anything", took)
-		}
+		sc.Figure("requests", "0 of %d failed while the namespace joined and left %d times", made, rounds)
+		sc.Figure("long-lived connections", "0 of %d cut", len(long))
 		return sc.wasReallyOut(ctx, left)
 	})
+}
+
+// joinAndLeave does one round under load, and gives the connection that was
+// made in the mesh, which goes on for as long as is said, and how many requests
+// succeeded.
+func (sc *Scene) joinAndLeave(ctx context.Context, host string, lasts, insideFor time.Duration) (inside *running, made int, err error) {
+	clients := []*running{
+		sc.Begin(ctx, "client", "load", "--rate", "200", "--duration", lasts.String(), url("server."+sc.NS, 80)),
+		sc.Begin(ctx, "client", "load", "--rate", "20", "--keepalive", "--duration", lasts.String(), url(host, httpPort)),
+	}
+	began := time.Now()
+	if err := sc.steady(ctx, clients, time.Second); err != nil {
+		return nil, 0, err
+	}
+	if err := sc.Join(ctx); err != nil {
+		return nil, 0, err
+	}
+	joined := time.Since(began)
+	inside = sc.Begin(ctx, "client", "hold", "--duration", max(insideFor, lasts/2).String(), address(host, tcpPort))
+	if err := sc.encryptedBetween(ctx, "client", "server"); err != nil {
+		return nil, 0, err
+	}
+	if err := errors.Join(sc.applied(ctx, strict(sc.NS)), sc.steady(ctx, clients, time.Second)); err != nil {
+		return nil, 0, err
+	}
+	if err := sc.Leave(ctx); err != nil {
+		return nil, 0, err
+	}
+	left := time.Since(began)
+	for _, c := range clients {
+		s, e := c.End()
+		made += s.OK
+		err = errors.Join(err, e, AllOK(s))
+	}
+	err = errors.Join(err, sc.deleted(ctx, strict(sc.NS)))
+	if err == nil && left > lasts-5*time.Second {
+		err = fmt.Errorf("joining and leaving took %s: the load ended before it showed anything", left)
+	}
+	if err != nil {
+		err = fmt.Errorf("joined after %s, left after %s: %w", joined, left, err)
+	}
+	return inside, made, err
 }
 
 // steady lets clients run for a while; one that ends meanwhile is an error.

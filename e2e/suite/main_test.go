@@ -58,9 +58,14 @@ func run(m *testing.M) (int, error) {
 		return 1, err
 	}
 	mesh = s
+	vigil.Begin(ctx, s)
 	s.Step("running the tests")
 	code := m.Run()
+	if !vigil.End(keep) {
+		code = max(code, 1)
+	}
 	PrintFlakes()
+	PrintFigures()
 	if keep {
 		return code, nil
 	}

@@ -19,10 +19,12 @@ import (
 	"github.com/ambit-mesh/ambit/manifests"
 )
 
-// TestWithoutIstiodEverythingKnownKeepsWorking: connections old and new,
-// policies, identities; and what changed meanwhile is applied afterwards.
+// TestWithoutIstiodEverythingKnownKeepsWorking: no replica of istiod for a long
+// time. Connections old and new, policies, identities hold; and what changed
+// meanwhile is applied afterwards.
 func TestWithoutIstiodEverythingKnownKeepsWorking(t *testing.T) {
-	Hold(t, mesh, func(ctx context.Context, sc *Scene) error {
+	away := Lasts(2*time.Minute, 30*time.Minute)
+	HoldFor(t, mesh, away, func(ctx context.Context, sc *Scene) error {
 		hosts, err := sc.inMesh(ctx, true)
 		if err != nil {
 			return err
@@ -40,22 +42,37 @@ func TestWithoutIstiodEverythingKnownKeepsWorking(t *testing.T) {
 		if err := Soon(ctx, refused); err != nil {
 			return err
 		}
-		held := sc.Begin(ctx, "client", "hold", "--duration", "15s", address(hosts[0], tcpPort))
+		sc.Undo(func(ctx context.Context) error { return sc.scaleIstiod(ctx, 1) })
 		if err := sc.scaleIstiod(ctx, 0); err != nil {
 			return err
 		}
-		sc.Undo(func(ctx context.Context) error { return sc.scaleIstiod(ctx, 1) })
-		if err := sc.Works(ctx, "client", "get", "--count", "50", url(hosts[0], httpPort)); err != nil {
-			return fmt.Errorf("without istiod: %w", err)
-		}
-		if err := refused(ctx); err != nil {
-			return fmt.Errorf("without istiod: %w", err)
-		}
+		lasts := away.String()
+		held := sc.Begin(ctx, "client", "hold", "--duration", lasts, address(hosts[0], tcpPort))
+		load := sc.Begin(ctx, "client", "load", "--rate", "100", "--duration", lasts, url(hosts[0], httpPort))
 		if err := sc.Delete(ctx, deny); err != nil {
 			return err
 		}
-		if err := errors.Join(held.EndOK(), sc.scaleIstiod(ctx, 1)); err != nil {
+		s, err := load.End()
+		if err := errors.Join(err, AllOK(s), held.EndOK()); err != nil {
+			return fmt.Errorf("without istiod: %w", err)
+		}
+		sc.Figure("istiod away", "%s, %d of %d new connections failed, one connection held throughout", away, s.Failed, s.Attempts)
+		// That the policy is gone is not known without istiod: nothing opens.
+		if err := refused(ctx); err != nil {
+			return fmt.Errorf("without istiod: %w", err)
+		}
+		if err := sc.scaleIstiod(ctx, 1); err != nil {
 			return err
+		}
+		// Nobody waits longer for it because it was away long: a new identity has
+		// its certificate soon.
+		if err := sc.Start(ctx, Pod{Name: "late", Node: 1}); err != nil {
+			return err
+		}
+		if err := Soon(ctx, func(ctx context.Context) error {
+			return sc.Works(ctx, "late", "get", "--timeout", "3s", url(hosts[0], httpPort))
+		}); err != nil {
+			return fmt.Errorf("a new pod after the outage: %w", err)
 		}
 		return Soon(ctx, func(ctx context.Context) error {
 			return sc.Works(ctx, "denied", "get", "--timeout", "3s", url(hosts[0], httpPort))
@@ -64,12 +81,20 @@ func TestWithoutIstiodEverythingKnownKeepsWorking(t *testing.T) {
 }
 
 func (sc *Scene) scaleIstiod(ctx context.Context, replicas int) error {
+	return sc.scale(ctx, manifests.Namespace, "istiod", replicas)
+}
+
+// scale waits until as many pods of a Deployment are ready, and no more exist.
+func (sc *Scene) scale(ctx context.Context, namespace, name string, replicas int) error {
 	patch := fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, replicas)
-	if _, err := sc.Reach.Client.AppsV1().Deployments(manifests.Namespace).Patch(ctx, "istiod", types.MergePatchType, patch, metav1.PatchOptions{}); err != nil {
+	d, err := sc.Reach.Client.AppsV1().Deployments(namespace).Patch(ctx, name, types.MergePatchType, patch, metav1.PatchOptions{})
+	if err != nil {
 		return err
 	}
+	selector := metav1.FormatLabelSelector(d.Spec.Selector)
 	return stage.Within(ctx, time.Minute, func(ctx context.Context) error {
-		pods, err := sc.Reach.Client.CoreV1().Pods(manifests.Namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=istiod"})
+		// Those that are going still answer: sc.Pods would leave them out.
+		pods, err := sc.Reach.Client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: selector})
 		if err != nil {
 			return err
 		}
@@ -80,7 +105,7 @@ func (sc *Scene) scaleIstiod(ctx context.Context, replicas int) error {
 			}
 		}
 		if ready != replicas || len(pods.Items) != replicas {
-			return fmt.Errorf("%d of %d istiod pods are ready, want %d", ready, len(pods.Items), replicas)
+			return fmt.Errorf("%d of %d pods of %s are ready, want %d", ready, len(pods.Items), name, replicas)
 		}
 		return nil
 	})
@@ -211,6 +236,7 @@ func TestAfterARebootPodsAreCapturedBeforeTheirFirstPacket(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		sc.Cuts()
 		err = c.NodeReboot(ctx, node)
 		booted := time.Now()
 		if err == nil {

@@ -36,6 +36,9 @@ type Scene struct {
 	mu    sync.Mutex
 	extra []string // further namespaces
 	undo  []func(context.Context) error
+
+	play         *play
+	lastFindings string // what `ambit check` found last
 }
 
 // promiseLimit is how long one attempt may take: generous, a bound is for bench.
@@ -46,12 +49,17 @@ const promiseLimit = 5 * time.Minute
 // is a bug to be written up.
 func Hold(t *testing.T, s *stage.Stage, promise func(context.Context, *Scene) error) {
 	t.Helper()
-	err := attempt(t, s, 1, promise)
+	hold(t, s, promiseLimit, promise)
+}
+
+func hold(t *testing.T, s *stage.Stage, limit time.Duration, promise func(context.Context, *Scene) error) {
+	t.Helper()
+	err := attempt(t, s, 1, limit, promise)
 	if err == nil {
 		return
 	}
 	t.Logf("first attempt: %v", err)
-	if again := attempt(t, s, 2, promise); again != nil {
+	if again := attempt(t, s, 2, limit, promise); again != nil {
 		t.Fatal(again)
 	}
 	flaky(t.Name(), err)
@@ -78,11 +86,13 @@ func PrintFlakes() {
 	}
 }
 
-func attempt(t *testing.T, s *stage.Stage, n int, promise func(context.Context, *Scene) error) error {
+func attempt(t *testing.T, s *stage.Stage, n int, limit time.Duration, promise func(context.Context, *Scene) error) error {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(context.Background(), promiseLimit, fmt.Errorf("not decided within %s", promiseLimit))
+	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("not decided within %s", limit))
 	defer cancel()
 	sc := &Scene{Stage: s, NS: namespaceFor(t.Name(), n), Began: time.Now(), t: t}
+	sc.play = plays.begin(t.Name(), sc.Began)
+	defer func() { plays.end(sc.play, time.Now()) }()
 	// Leftovers of an earlier run must not decide this one.
 	if err := s.DeleteNamespace(ctx, sc.NS); err != nil {
 		return err
@@ -152,6 +162,10 @@ func (sc *Scene) Undo(f func(context.Context) error) {
 	defer sc.mu.Unlock()
 	sc.undo = append(sc.undo, f)
 }
+
+// Cuts announces that what the scene does from now on may cut connections of
+// others: those of the vigil that fail until its end are counted apart.
+func (sc *Scene) Cuts() { plays.cuts(sc.play, time.Now()) }
 
 // Namespace creates the scene's namespace, in the mesh or not.
 func (sc *Scene) Namespace(ctx context.Context, inMesh bool) error {

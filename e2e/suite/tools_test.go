@@ -160,7 +160,13 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		sc.Cuts()
+		// What is said without the mesh is heard: nothing is until it is back.
+		sc.Undo(vigil.Resume)
 		sc.Undo(sc.Install)
+		if err := vigil.Pause(ctx); err != nil {
+			return err
+		}
 		if err := sc.Uninstall(ctx); err != nil {
 			return err
 		}
@@ -215,7 +221,7 @@ func nothingOnNodes(ctx context.Context) error {
 			for _, f := range files {
 				name := f.Name()
 				body, _ := os.ReadFile(filepath.Join(root, name))
-				ours := strings.Contains(name, "istio") || strings.Contains(name, "ambit-cni") || strings.Contains(name, "ztunnel") || strings.HasSuffix(name, ".sock")
+				ours := strings.Contains(name, "istio") || strings.Contains(name, "ambit-cni") || strings.Contains(name, "ztunnel") || strings.HasSuffix(name, ".sock") || name == "kept"
 				if ours || strings.Contains(dir, "net.d") && (bytes.Contains(body, []byte("istio")) || bytes.Contains(body, []byte("ambit-cni"))) {
 					errs = append(errs, fmt.Errorf("%s still has %s/%s", m.Name, dir, name))
 				}

@@ -71,6 +71,11 @@ func morePages(more map[string]http.Handler) string {
 	return b.String()
 }
 
+// JSON is a page that shows a value, asked for anew each time.
+func JSON(value func() any) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, value()) })
+}
+
 func writeJSON(w http.ResponseWriter, v any) {
 	b, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {

@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	grpcbackoff "google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/types/known/structpb"
 	authpb "istio.io/api/security/v1alpha1"
@@ -45,9 +47,17 @@ type CAConfig struct {
 type CAClient struct {
 	cfg CAConfig
 
-	mu    sync.Mutex
+	mu   sync.Mutex
+	link *link
+}
+
+// link is a connection and who uses it; one that trusts older roots is closed
+// when its last user is done.
+type link struct {
 	conn  *grpc.ClientConn
 	roots []byte // that conn trusts
+	users int
+	old   bool
 }
 
 var _ CA = (*CAClient)(nil)
@@ -57,10 +67,11 @@ func NewCAClient(cfg CAConfig) *CAClient { return &CAClient{cfg: cfg} }
 
 // Sign implements CA.
 func (c *CAClient) Sign(ctx context.Context, id spiffe.ID, csrPEM []byte, ttl time.Duration) ([]string, error) {
-	conn, err := c.dial()
+	conn, release, err := c.dial()
 	if err != nil {
 		return nil, err
 	}
+	defer release()
 	header, err := c.header()
 	if err != nil {
 		return nil, err
@@ -96,48 +107,78 @@ func (c *CAClient) header() (metadata.MD, error) {
 	return metadata.New(h), nil
 }
 
-// dial gives a connection that trusts the roots as they are now.
-func (c *CAClient) dial() (*grpc.ClientConn, error) {
-	var roots []byte
-	var pool *x509.CertPool
-	if c.cfg.RootFile != "" {
-		var err error
-		if roots, err = os.ReadFile(c.cfg.RootFile); err != nil {
-			return nil, fmt.Errorf("reading the CA's roots: %w", err)
-		}
-		pool = x509.NewCertPool()
-		if !pool.AppendCertsFromPEM(roots) {
-			return nil, fmt.Errorf("reading the CA's roots: no certificate in %s", c.cfg.RootFile)
-		}
+// reconnecting is soon: a CA that is back after minutes must not be waited for
+// longer because it had been away long, as gRPC would.
+var reconnecting = grpc.ConnectParams{
+	Backoff:           grpcbackoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 3 * time.Second},
+	MinConnectTimeout: 5 * time.Second,
+}
+
+// dial gives a connection that trusts the roots as they are now. release must
+// follow.
+func (c *CAClient) dial() (conn *grpc.ClientConn, release func(), err error) {
+	roots, pool, err := c.trusted()
+	if err != nil {
+		return nil, nil, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn != nil && bytes.Equal(roots, c.roots) {
-		return c.conn, nil
+	if c.link == nil || !bytes.Equal(roots, c.link.roots) {
+		conn, err := grpc.NewClient(c.cfg.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
+			MinVersion: tls.VersionTLS12,
+			RootCAs:    pool,
+			ServerName: c.cfg.ServerName,
+		})), grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+			grpc.WithConnectParams(reconnecting))
+		if err != nil {
+			return nil, nil, fmt.Errorf("connecting to the CA: %w", err)
+		}
+		if c.link != nil {
+			c.link.old = true
+			c.link.endLocked()
+		}
+		c.link = &link{conn: conn, roots: roots}
 	}
-	conn, err := grpc.NewClient(c.cfg.Address, grpc.WithTransportCredentials(credentials.NewTLS(&tls.Config{
-		MinVersion: tls.VersionTLS12,
-		RootCAs:    pool,
-		ServerName: c.cfg.ServerName,
-	})))
-	if err != nil {
-		return nil, fmt.Errorf("connecting to the CA: %w", err)
+	l := c.link
+	l.users++
+	return l.conn, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		l.users--
+		l.endLocked()
+	}, nil
+}
+
+// endLocked closes an old connection that nobody uses.
+func (l *link) endLocked() {
+	if l.old && l.users == 0 {
+		l.conn.Close()
 	}
-	if c.conn != nil {
-		c.conn.Close()
+}
+
+// trusted are the roots of the CA's own certificate; a nil pool is the system's.
+func (c *CAClient) trusted() (text []byte, pool *x509.CertPool, err error) {
+	if c.cfg.RootFile == "" {
+		return nil, nil, nil
 	}
-	c.conn, c.roots = conn, roots
-	return conn, nil
+	if text, err = os.ReadFile(c.cfg.RootFile); err != nil {
+		return nil, nil, fmt.Errorf("reading the CA's roots: %w", err)
+	}
+	pool = x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, nil, fmt.Errorf("reading the CA's roots: no certificate in %s", c.cfg.RootFile)
+	}
+	return text, pool, nil
 }
 
 // Close ends the connection; a later Sign makes another.
 func (c *CAClient) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.conn == nil {
+	if c.link == nil {
 		return nil
 	}
-	err := c.conn.Close()
-	c.conn = nil
+	err := c.link.conn.Close()
+	c.link = nil
 	return err
 }

@@ -10,6 +10,8 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/spiffe"
@@ -24,6 +26,9 @@ type Certificate struct {
 	Roots []*x509.Certificate
 
 	tls tls.Certificate
+	// untold is told.times if it came while nobody told of roots.
+	untold uint64
+	below  sync.Map // fingerprint of a root → whether it leads there
 }
 
 // Leaf is the certificate itself.
@@ -31,6 +36,45 @@ func (c *Certificate) Leaf() *x509.Certificate { return c.Chain[0] }
 
 // Valid reports whether the certificate may be used at now.
 func (c *Certificate) Valid(now time.Time) bool { return now.Before(c.Leaf().NotAfter) }
+
+// under reports whether the certificate leads to root, whatever the time.
+func (c *Certificate) under(root *x509.Certificate) bool {
+	name := Fingerprint(root)
+	if known, ok := c.below.Load(name); ok {
+		return known.(bool)
+	}
+	is := leads(c.Leaf(), c.Chain, root)
+	c.below.Store(name, is)
+	return is
+}
+
+// root is the fingerprint of the one of Roots that it leads to, empty if none.
+func (c *Certificate) root() string {
+	if i := slices.IndexFunc(c.Roots, c.under); i >= 0 {
+		return Fingerprint(c.Roots[i])
+	}
+	return ""
+}
+
+// trusting is c with other roots.
+func (c *Certificate) trusting(list []*x509.Certificate) *Certificate {
+	return &Certificate{ID: c.ID, Chain: c.Chain, Roots: list, tls: c.tls}
+}
+
+// leads follows signatures from a certificate up to a root.
+func leads(from *x509.Certificate, between []*x509.Certificate, root *x509.Certificate) bool {
+	for range len(between) + 1 {
+		if from.CheckSignatureFrom(root) == nil {
+			return true
+		}
+		i := slices.IndexFunc(between, func(c *x509.Certificate) bool { return c != from && from.CheckSignatureFrom(c) == nil })
+		if i < 0 {
+			return false
+		}
+		from = between[i]
+	}
+	return false
+}
 
 // request makes a key and the request for it (dataplane spec 6.2): empty
 // subject, one critical URI name. A new key for each certificate.
@@ -76,10 +120,7 @@ func newCertificate(id spiffe.ID, key *ecdsa.PrivateKey, chainPEM []string, now 
 	if err := c.check(key, now); err != nil {
 		return nil, err
 	}
-	c.tls = tls.Certificate{PrivateKey: key, Leaf: c.Leaf()}
-	for _, cert := range c.Chain {
-		c.tls.Certificate = append(c.tls.Certificate, cert.Raw)
-	}
+	c.tls = tls.Certificate{PrivateKey: key, Leaf: c.Leaf(), Certificate: raw(c.Chain)}
 	return c, nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
@@ -36,19 +37,40 @@ type Config struct {
 	// Changed is told of each new certificate, e.g. to retire tunnels made with
 	// the old one. It must not wait. Nil: nobody is told.
 	Changed func(spiffe.ID)
+	// Trusted is told when something else is trusted than before: roots, or lists
+	// of revoked certificates. It must not wait. Nil: nobody is told.
+	Trusted func()
+	// Kept are certificates of an earlier process. One is used from when its
+	// identity is first asked for until it is renewed, which is tried at once.
+	Kept []*Certificate
+	// Told is what an earlier process had been told of roots, nil for nothing. It
+	// counts until somebody tells anew.
+	Told *Trust
+	// RevocationsFile has lists of revoked certificates, PEM or DER; it is read
+	// whenever it changes, and may be missing. Empty: none is read.
+	RevocationsFile string
 	// Logger receives what happens to certificates. Nil: nothing is logged.
 	Logger *slog.Logger
 }
 
 // Manager keeps one certificate for each identity. It implements
-// hbone.Credentials. Run does its work; before, requests wait.
+// hbone.Credentials. Run does its work; before, requests wait. If the CA is a
+// Guide, it follows what that says of roots and revoked certificates.
 type Manager struct {
-	cfg  Config
-	log  *slog.Logger
-	wake chan struct{}
+	cfg    Config
+	log    *slog.Logger
+	wake   chan struct{}
+	guard  *guard
+	proofs proofs
+
+	trust   atomic.Pointer[told] // nil: certificates bring their roots
+	guided  atomic.Bool          // somebody tells of roots just now
+	changed chan struct{}        // the standing, for who tells
+	times   uint64               // beGuided's: how often something was told
 
 	mu      sync.Mutex
 	entries map[spiffe.ID]*entry
+	kept    map[spiffe.ID]*Certificate // of Config.Kept, not asked for yet
 }
 
 var _ hbone.Credentials = (*Manager)(nil)
@@ -74,12 +96,22 @@ func NewManager(cfg Config) *Manager {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{
+	m := &Manager{
 		cfg:     cfg,
 		log:     cfg.Logger.With("component", "certs"),
 		wake:    make(chan struct{}, 1),
+		guard:   newGuard(cfg.Logger.With("component", "certs")),
+		changed: make(chan struct{}, 1),
 		entries: map[spiffe.ID]*entry{},
+		kept:    map[spiffe.ID]*Certificate{},
 	}
+	for _, c := range cfg.Kept {
+		m.kept[c.ID] = c
+	}
+	if cfg.Told != nil {
+		m.take(*cfg.Told)
+	}
+	return m
 }
 
 // Warm asks for a certificate before it is needed. It does not wait.
@@ -99,6 +131,7 @@ func (m *Manager) Forget(id spiffe.ID) {
 	} else if e != nil {
 		e.kept = false
 	}
+	m.report()
 }
 
 func (m *Manager) entryLocked(id spiffe.ID) *entry {
@@ -106,6 +139,7 @@ func (m *Manager) entryLocked(id spiffe.ID) *entry {
 	if e == nil {
 		e = &entry{id: id, due: time.Now(), changed: make(chan struct{})}
 		m.entries[id] = e
+		m.adoptLocked(e)
 		m.signal()
 	}
 	e.kept = true
@@ -125,16 +159,31 @@ func (m *Manager) Client(ctx context.Context, self spiffe.ID, accept []spiffe.ID
 	if err != nil {
 		return nil, err
 	}
-	return c.ClientTLS(accept), nil
+	return m.holder(c).client(accept), nil
 }
 
 // Server implements hbone.Credentials.
-func (m *Manager) Server(ctx context.Context, self spiffe.ID) (*tls.Config, error) {
+func (m *Manager) Server(ctx context.Context, self spiffe.ID, aliases ...string) (*tls.Config, error) {
 	c, err := m.Certificate(ctx, self)
 	if err != nil {
 		return nil, err
 	}
-	return c.ServerTLS(), nil
+	return m.holder(c).server(aliases...), nil
+}
+
+func (m *Manager) holder(c *Certificate) holder {
+	return holder{Certificate: c, trusted: func() roots { return m.roots(c) }, guard: m.guard, proofs: &m.proofs}
+}
+
+// Watch implements hbone.Credentials.
+func (m *Manager) Watch(self spiffe.ID, peer hbone.Peer, ended <-chan struct{}, end func(error)) {
+	w := &watched{peer: peer, ended: ended, end: end}
+	m.mu.Lock()
+	if e := m.entries[self]; e != nil && e.cert != nil {
+		w.roots = m.roots(e.cert)
+	}
+	m.mu.Unlock()
+	m.guard.add(w)
 }
 
 // Certificate gives the identity's certificate, waiting for the first one. It
@@ -156,12 +205,22 @@ func (m *Manager) Certificate(ctx context.Context, id spiffe.ID) (*Certificate, 
 		if e.cert != nil && e.cert.Valid(time.Now()) {
 			return e.cert, nil
 		}
+		m.overdueLocked(e)
 		if deadline, ok := ctx.Deadline(); e.err != nil && !e.fetching && (!ok || e.due.After(deadline)) {
 			return nil, fmt.Errorf("certificate of %s: %w", id, e.err)
 		}
 		if err := m.waitLocked(ctx, e); err != nil {
 			return nil, fmt.Errorf("certificate of %s: %w", id, errors.Join(err, e.err))
 		}
+	}
+}
+
+// overdueLocked requests a certificate at once that has ended before its renewal
+// was due: the clock was set forward.
+func (m *Manager) overdueLocked(e *entry) {
+	if now := time.Now(); e.cert != nil && e.failures == 0 && !e.fetching && e.due.After(now) {
+		e.due = now
+		m.signal()
 	}
 }
 
@@ -182,6 +241,12 @@ func (m *Manager) waitLocked(ctx context.Context, e *entry) error {
 func (m *Manager) Run(ctx context.Context) error {
 	var work sync.WaitGroup
 	defer work.Wait()
+	if g, ok := m.cfg.CA.(Guide); ok {
+		work.Go(func() { m.beGuided(ctx, g) })
+	}
+	if m.cfg.RevocationsFile != "" {
+		work.Go(func() { m.guard.follow(ctx, m.cfg.RevocationsFile, func() { m.replace(m.trust.Load()) }) })
+	}
 	slots := make(chan struct{}, m.cfg.Workers)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -253,14 +318,14 @@ func (m *Manager) fetch(ctx context.Context, e *entry) {
 	m.mu.Lock()
 	defer m.signal()
 	defer m.mu.Unlock()
+	if err == nil {
+		err = m.admitLocked(c)
+	}
 	e.fetching = false
 	e.err = err
 	if err != nil {
 		e.failures++
-		e.due = now.Add(backoff(e.failures))
-		if e.cert != nil && e.cert.Valid(now) && e.cert.Leaf().NotAfter.Before(e.due) {
-			e.due = e.cert.Leaf().NotAfter
-		}
+		e.due = now.Add(retry(e.failures, e.cert, now))
 		if ctx.Err() == nil {
 			m.log.Warn("certificate not obtained", "identity", e.id.String(), "err", err, "retry_in", e.due.Sub(now).Round(time.Millisecond))
 		}
@@ -274,6 +339,22 @@ func (m *Manager) fetch(ctx context.Context, e *entry) {
 	}
 	close(e.changed)
 	e.changed = make(chan struct{})
+	m.report()
+}
+
+// admitLocked refuses a new certificate below a root that is being replaced: who
+// has said once that it has none left must never have one again. While nobody
+// tells of roots, it brings its own.
+func (m *Manager) admitLocked(c *Certificate) error {
+	t := m.trust.Load()
+	switch {
+	case t == nil:
+	case !m.guided.Load():
+		c.untold = t.times
+	case !t.fits(c):
+		return fmt.Errorf("reading the CA's answer: its root %s is being replaced", short([]string{c.root()}))
+	}
+	return nil
 }
 
 func (m *Manager) sign(ctx context.Context, id spiffe.ID) (*Certificate, error) {
@@ -298,6 +379,21 @@ func (m *Manager) sign(ctx context.Context, id spiffe.ID) (*Certificate, error) 
 func backoff(failures int) time.Duration {
 	d := min(time.Second<<min(failures-1, 8), 150*time.Second)
 	return jitter(d, 0.2)
+}
+
+// maxWithout is the longest pause while an identity has no certificate: nobody
+// can be served, and a CA that is back must not be waited for.
+const maxWithout = 15 * time.Second
+
+// retry is the pause before the next request: while a certificate is there, at
+// most a quarter of what is left of it, so that short ones are tried for often
+// enough before they end.
+func retry(failures int, c *Certificate, now time.Time) time.Duration {
+	d := backoff(failures)
+	if c == nil || !c.Valid(now) {
+		return min(d, maxWithout)
+	}
+	return min(d, max(c.Leaf().NotAfter.Sub(now)/4, time.Second))
 }
 
 // jitter takes up to a share off d.

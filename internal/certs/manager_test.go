@@ -164,6 +164,54 @@ func TestAValidCertificateIsServedWhileTheCAIsAway(t *testing.T) {
 	})
 }
 
+func TestShortCertificatesAreTriedForOftenEnoughBeforeTheyEnd(t *testing.T) {
+	managed(t, certs.Config{TTL: time.Minute}, func(t *testing.T, ca *certstest.CA, m *certs.Manager) {
+		for range 20 {
+			first := get(t, m, front)
+			time.Sleep(first.Leaf().NotAfter.Sub(time.Now()) / 3)
+			ca.Fail(errors.New("CA is away"))
+			time.Sleep(first.Leaf().NotAfter.Sub(time.Now()) - 10*time.Second)
+			ca.Fail(nil)
+			time.Sleep(9 * time.Second)
+			synctest.Wait()
+			if get(t, m, front) == first {
+				t.Fatal("a CA that was back 10 s before the certificate's end was not asked in time")
+			}
+		}
+	})
+}
+
+// TestOneThatHasEndedBeforeItsRenewalIsReplacedAtOnce, as happens when the clock
+// is set forward. Time only passes here, so that it is a life of less than the
+// second that is left between two requests at the least.
+func TestOneThatHasEndedBeforeItsRenewalIsReplacedAtOnce(t *testing.T) {
+	managed(t, certs.Config{TTL: time.Second}, func(t *testing.T, ca *certstest.CA, m *certs.Manager) {
+		time.Sleep(400 * time.Millisecond) // certificates end with a whole second
+		first := get(t, m, front)
+		time.Sleep(700 * time.Millisecond)
+		if s := m.List()[0]; s.State != certs.StateExpired || !s.Next.After(time.Now()) {
+			t.Fatalf("it is %s and due in %v: want one that has ended before it is due", s.State, time.Until(s.Next))
+		}
+		began := time.Now()
+		if c := get(t, m, front); c == first || time.Since(began) > 0 {
+			t.Errorf("another one is %v, after %v: want that at once", c != first, time.Since(began))
+		}
+		time.Sleep(950 * time.Millisecond)
+		ca.Fail(errors.New("no"))
+		asked := ca.Asked(front)
+		for range 20 {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			if _, err := m.Certificate(ctx, front); err == nil {
+				t.Error("one that has ended is used")
+			}
+			cancel()
+		}
+		if n := ca.Asked(front) - asked; n != 1 {
+			t.Errorf("%d requests while the CA refuses: want one, whoever asks", n)
+		}
+	})
+}
+
 func TestAHandshakeWaitsForTheNextTryOnlyIfItCanHaveIt(t *testing.T) {
 	managed(t, certs.Config{}, func(t *testing.T, ca *certstest.CA, m *certs.Manager) {
 		ca.Fail(errors.New("pod is not known yet"))
@@ -199,7 +247,7 @@ func TestTriesBecomeRarer(t *testing.T) {
 		early := ca.Asked(front)
 		time.Sleep(time.Hour)
 		late := ca.Asked(front) - early
-		if early < 3 || early > 6 || late < 24 || late > 40 {
+		if early < 3 || early > 6 || late < 240 || late > 310 { // one in 12 to 15 s
 			t.Errorf("%d requests in 10 s, %d in the next hour", early, late)
 		}
 	})

@@ -18,8 +18,31 @@ import (
 )
 
 // ClientTLS presents c and accepts a server that is exactly one of accept.
-func (c *Certificate) ClientTLS(accept []spiffe.ID) *tls.Config {
-	cfg := c.config(x509.ExtKeyUsageServerAuth, accept, func(got spiffe.ID) error {
+func (c *Certificate) ClientTLS(accept []spiffe.ID) *tls.Config { return c.holder().client(accept) }
+
+// ServerTLS presents c and accepts any client of c's trust domain, under its own
+// name or one of its aliases.
+func (c *Certificate) ServerTLS(aliases ...string) *tls.Config {
+	return c.holder().server(aliases...)
+}
+
+// holder of a certificate without a Manager: its roots are those that came with
+// it, and nobody is revoked.
+func (c *Certificate) holder() holder {
+	return holder{Certificate: c, trusted: func() roots { return c.Roots }}
+}
+
+// holder is who presents a certificate. Whom it trusts is asked for when a peer
+// is verified, as that may change during a handshake.
+type holder struct {
+	*Certificate
+	trusted func() roots
+	guard   *guard  // nil: nobody is revoked
+	proofs  *proofs // nil: every peer's signatures are verified
+}
+
+func (h holder) client(accept []spiffe.ID) *tls.Config {
+	cfg := h.config(side{usage: x509.ExtKeyUsageServerAuth, reporter: "source", want: accept, admit: func(got spiffe.ID) error {
 		if len(accept) == 0 {
 			return errors.New("no identity is expected there")
 		}
@@ -27,41 +50,52 @@ func (c *Certificate) ClientTLS(accept []spiffe.ID) *tls.Config {
 			return fmt.Errorf("it is not who was asked for, %s", join(accept))
 		}
 		return nil
-	})
+	}})
 	// There is no name to verify or to send: crypto/tls sends none without
 	// ServerName, and VerifyConnection does the verification.
 	cfg.InsecureSkipVerify = true
 	return cfg
 }
 
-// ServerTLS presents c and accepts any client of c's trust domain.
-func (c *Certificate) ServerTLS() *tls.Config {
-	cfg := c.config(x509.ExtKeyUsageClientAuth, nil, func(got spiffe.ID) error {
-		if got.TrustDomain != c.ID.TrustDomain {
-			return fmt.Errorf("its trust domain is %s, ours %s", got.TrustDomain, c.ID.TrustDomain)
+func (h holder) server(aliases ...string) *tls.Config {
+	cfg := h.config(side{usage: x509.ExtKeyUsageClientAuth, reporter: "destination", admit: func(got spiffe.ID) error {
+		if got.TrustDomain != h.ID.TrustDomain && !slices.Contains(aliases, got.TrustDomain) {
+			return fmt.Errorf("its trust domain is %s, ours %s", got.TrustDomain, h.ID.TrustDomain)
 		}
 		return nil
-	})
+	}})
 	cfg.ClientAuth = tls.RequireAnyClientCert
 	return cfg
 }
 
+// side is how the two ends of a connection differ.
+type side struct {
+	usage    x509.ExtKeyUsage
+	reporter string // of metrics
+	want     []spiffe.ID
+	admit    func(spiffe.ID) error
+}
+
 // config is what both sides share (dataplane spec 1.1). Without tickets each
 // connection is verified in full.
-func (c *Certificate) config(usage x509.ExtKeyUsage, want []spiffe.ID, admit func(spiffe.ID) error) *tls.Config {
+func (h holder) config(s side) *tls.Config {
 	return &tls.Config{
 		MinVersion:                  tls.VersionTLS13,
-		Certificates:                []tls.Certificate{c.tls},
+		Certificates:                []tls.Certificate{h.tls},
 		NextProtos:                  []string{"h2"},
 		SessionTicketsDisabled:      true,
 		DynamicRecordSizingDisabled: true,
 		VerifyConnection: func(state tls.ConnectionState) error {
-			got, err := c.verify(state.PeerCertificates, usage)
+			trusted := h.trusted()
+			got, err := verify(state.PeerCertificates, trusted, s.usage, h.proofs)
 			if err == nil {
-				err = admit(got)
+				err = s.admit(got)
+			}
+			if err == nil && h.guard != nil {
+				err = h.guard.check(hbone.Peer{ID: got, Chain: state.PeerCertificates}, trusted, s.reporter)
 			}
 			if err != nil {
-				return &hbone.PeerError{Want: want, Got: got, Err: err}
+				return &hbone.PeerError{Want: s.want, Got: got, Err: err}
 			}
 			return nil
 		},
@@ -69,7 +103,7 @@ func (c *Certificate) config(usage x509.ExtKeyUsage, want []spiffe.ID, admit fun
 }
 
 // verify checks a peer's chain and returns who it is, also if it is refused.
-func (c *Certificate) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) (spiffe.ID, error) {
+func verify(chain []*x509.Certificate, trusted roots, usage x509.ExtKeyUsage, known *proofs) (spiffe.ID, error) {
 	if len(chain) == 0 {
 		return spiffe.ID{}, errors.New("it presented no certificate")
 	}
@@ -77,8 +111,12 @@ func (c *Certificate) verify(chain []*x509.Certificate, usage x509.ExtKeyUsage) 
 	if !ok {
 		return spiffe.ID{}, errors.New("its certificate carries no workload identity")
 	}
-	if _, _, err := x509svid.Verify(chain, roots(c.Roots)); err != nil {
-		return got, explain(chain[0], err)
+	if shown := proofOf(chain, trusted); !known.known(shown, time.Now()) {
+		_, verified, err := x509svid.Verify(chain, trusted)
+		if err != nil {
+			return got, explain(chain[0], err)
+		}
+		known.remember(shown, verified[0], trusted)
 	}
 	if usages := chain[0].ExtKeyUsage; !slices.Contains(usages, usage) && !slices.Contains(usages, x509.ExtKeyUsageAny) {
 		return got, errors.New("its certificate is not for this side of a connection")

@@ -3,11 +3,13 @@ package decision
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
@@ -15,16 +17,20 @@ import (
 	"github.com/ambit-mesh/ambit/internal/view"
 )
 
-// Question asks what would become of a request that nobody sends.
+// Question asks what would become of a request that nobody sends, or of a
+// connection that nobody makes.
 type Question struct {
 	// Source is the client's identity, as a SPIFFE id.
 	Source string `json:"source"`
 	// Address is the client's, if it is known.
 	Address string `json:"address,omitempty"`
-	Method  string `json:"method"`
+	Method  string `json:"method,omitempty"`
 	// URL names a service by any name that the client's DNS would know.
-	URL    string            `json:"url"`
+	URL    string            `json:"url,omitempty"`
 	Header map[string]string `json:"header,omitempty"`
+	// Destination, in place of Method and URL, is whom a connection is made to:
+	// "host:port", where host is such a name or an address.
+	Destination string `json:"destination,omitempty"`
 }
 
 // Forecast is the answer.
@@ -44,9 +50,10 @@ type Forecast struct {
 type Asked struct {
 	Source  spiffe.ID
 	Address netip.AddrPort
-	// Host is the URL's, and Port its own or its scheme's.
-	Host    string
-	Port    uint16
+	// Host is the URL's or the destination's, and Port its own or its scheme's.
+	Host string
+	Port uint16
+	// Request is nil if a connection is asked about.
 	Request *http.Request
 }
 
@@ -64,18 +71,41 @@ func (q *Question) Read(ctx context.Context) (*Asked, error) {
 		}
 		a.Address = netip.AddrPortFrom(ip, 0)
 	}
+	if q.Destination != "" {
+		return a, a.readDestination(q)
+	}
+	return a, a.readRequest(ctx, q)
+}
+
+func (a *Asked) readDestination(q *Question) error {
+	host, text, err := net.SplitHostPort(q.Destination)
+	if err != nil || host == "" {
+		return fmt.Errorf("%q is no destination: want host:port", q.Destination)
+	}
+	port, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || port == 0 {
+		return fmt.Errorf("%q has no valid port", q.Destination)
+	}
+	if q.Method != "" || q.URL != "" {
+		return errors.New("a question is about a connection or about a request, not both")
+	}
+	a.Host, a.Port = host, uint16(port)
+	return nil
+}
+
+func (a *Asked) readRequest(ctx context.Context, q *Question) error {
 	u, err := url.Parse(q.URL)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-		return nil, fmt.Errorf("%q is no URL with http and a host", q.URL)
+		return fmt.Errorf("%q is no URL with http and a host", q.URL)
 	}
 	if a.Request, err = http.NewRequestWithContext(ctx, q.Method, q.URL, nil); err != nil {
-		return nil, fmt.Errorf("the request: %w", err)
+		return fmt.Errorf("the request: %w", err)
 	}
 	a.Host, a.Port = u.Hostname(), map[string]uint16{"http": 80, "https": 443}[u.Scheme]
 	if text := u.Port(); text != "" {
 		port, err := net.LookupPort("tcp", text)
 		if err != nil || port == 0 {
-			return nil, fmt.Errorf("%q has no valid port", q.URL)
+			return fmt.Errorf("%q has no valid port", q.URL)
 		}
 		a.Port = uint16(port)
 	}
@@ -85,7 +115,7 @@ func (q *Question) Read(ctx context.Context) (*Asked, error) {
 			a.Request.Host = v
 		}
 	}
-	return a, nil
+	return nil
 }
 
 // Service is what a host means to a client of a namespace: the host itself, or

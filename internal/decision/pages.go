@@ -15,7 +15,7 @@ const mostTold = 200
 
 // Pages serves what r remembers, by pattern of http.ServeMux, as proxy's own
 // words: GET /decisions/{id}, and GET /decisions?source=&destination= for those
-// whose ends have such names.
+// whose ends have such names; each may be given several times.
 func Pages(r *Ring, proxy string) map[string]http.Handler {
 	answer := func(w http.ResponseWriter, stories []Story) {
 		for i := range stories {
@@ -38,7 +38,7 @@ func Pages(r *Ring, proxy string) map[string]http.Handler {
 		}),
 		"GET /decisions": http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			q := req.URL.Query()
-			stories := r.Select(q.Get("source"), q.Get("destination"))
+			stories := r.Select(q["source"], q["destination"])
 			answer(w, stories[max(0, len(stories)-mostTold):])
 		}),
 	}

@@ -78,12 +78,19 @@ func (r *Ring) Find(id string) []Story {
 	return r.tell(func(k kept) bool { return k.id == id }, func(Story) bool { return true })
 }
 
-// Select tells what is remembered of a source and a destination, each a part
-// of the names that a Story has for them; empty is any.
-func (r *Ring) Select(source, destination string) []Story {
+// Select tells what is remembered of a source and a destination. Each is given
+// by parts of the names that a Story has for them, of which one is enough; none
+// is any.
+func (r *Ring) Select(source, destination []string) []Story {
 	return r.tell(func(kept) bool { return true }, func(s Story) bool {
-		return s.Source.mentions(source) && (s.Destination.mentions(destination) || containsFold(s.Service, destination))
+		return anyOf(source, s.Source.mentions) && anyOf(destination, func(part string) bool {
+			return s.Destination.mentions(part) || containsFold(s.Service, part) || containsFold(s.Asked, part)
+		})
 	})
+}
+
+func anyOf(parts []string, mentioned func(string) bool) bool {
+	return len(parts) == 0 || slices.ContainsFunc(parts, mentioned)
 }
 
 func (r *Ring) tell(asked func(kept) bool, wanted func(Story) bool) []Story {

@@ -27,6 +27,12 @@ func Deadline(explicit, grace time.Duration) time.Duration {
 	return 5 * time.Second
 }
 
+// ErrDeadline is why what was left at the end of a drain was cut.
+var ErrDeadline = errors.New("the proxy that carried it ended, and its time to drain was over")
+
+// ErrGone is why what was left was cut before: there is nobody to drain for.
+var ErrGone = errors.New("the pod that it belonged to is gone")
+
 // Part is something that ends: Drain stops taking new work, waits for what is
 // going on, and cuts the rest when ctx is done.
 type Part interface {

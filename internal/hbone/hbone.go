@@ -205,8 +205,13 @@ type Server interface {
 type Credentials interface {
 	// Client presents self and accepts exactly the identities in accept.
 	Client(ctx context.Context, self spiffe.ID, accept []spiffe.ID) (*tls.Config, error)
-	// Server presents self and accepts any identity of a trusted domain.
-	Server(ctx context.Context, self spiffe.ID) (*tls.Config, error)
+	// Server presents self and accepts any identity of self's trust domain, under
+	// its own name or one of its aliases.
+	Server(ctx context.Context, self spiffe.ID, aliases ...string) (*tls.Config, error)
+	// Watch follows a tunnel of self's whose peer was verified, until ended is
+	// closed. end cuts it when the peer may not be met any longer; that may be at
+	// once.
+	Watch(self spiffe.ID, peer Peer, ended <-chan struct{}, end func(error))
 }
 
 // Connect opens a transport connection, e.g. from inside a pod's network

@@ -155,6 +155,50 @@ func TestSpoofedSourceIsSeen(t *testing.T) {
 	}
 }
 
+// TestASpoofedConnectionIsApartFromTheHostsOwn: the host whose address is
+// spoofed gives its connections ports that no spoofed one has, so that neither
+// is taken for the other.
+func TestASpoofedConnectionIsApartFromTheHostsOwn(t *testing.T) {
+	ns := linuxtest.NewNetNS(t)
+	linuxtest.Run(t, ns, "ip", "route", "add", "local", "10.9.8.7/32", "dev", "lo")
+	l := listen(t, ns, "127.0.0.1", linux.ListenOptions{Transparent: true})
+	to, source := linux.AddrPort(l.Addr()), netip.MustParseAddr("10.9.8.7")
+	var seen []uint16
+	dial := func(t *testing.T) {
+		t.Helper()
+		c, err := linux.DialTCP(t.Context(), ns, to, linux.DialOptions{Source: source})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		seen = append(seen, linux.AddrPort(c.LocalAddr()).Port())
+	}
+
+	for range 20 {
+		dial(t)
+	}
+	for _, port := range seen {
+		if port < 61000 {
+			t.Errorf("spoofed ports are %d: among those that hosts give their own connections", seen)
+			break
+		}
+	}
+
+	// Somebody has all of the next ones to himself.
+	last := seen[len(seen)-1]
+	for i := range uint16(100) {
+		other, err := linux.ListenTCP(t.Context(), ns, netip.AddrPortFrom(source, 61000+(last-61000+1+i)%4536), linux.ListenOptions{Transparent: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { other.Close() })
+	}
+	dial(t)
+	if port := seen[len(seen)-1]; port == 0 || port >= 61000 {
+		t.Errorf("with all ports in use the kernel was to choose, not %d", port)
+	}
+}
+
 func TestOriginalDestinationOfARedirectedConnection(t *testing.T) {
 	ns := linuxtest.NewNetNS(t)
 	linuxtest.Run(t, ns, "nft", "-f", "-", `

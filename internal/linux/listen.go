@@ -48,9 +48,9 @@ func ListenTCP(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOption
 		options = append(options, keepAlive(o.KeepAlive)...)
 	}
 	// Negative: Go would set it on each accepted connection, by four calls.
-	config := net.ListenConfig{Control: swapIn(ns, family(at.Addr()), options), KeepAlive: -1}
+	config := net.ListenConfig{Control: overTCP.swapIn(ns, family(at.Addr()), options), KeepAlive: -1}
 	config.SetMultipathTCP(false)
-	l, err := config.Listen(ctx, network(at.Addr()), at.String())
+	l, err := config.Listen(ctx, overTCP.network(at.Addr()), at.String())
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
 	}

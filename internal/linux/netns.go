@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"sync"
@@ -21,8 +22,10 @@ type NetNSID struct {
 type NetNS struct {
 	file *os.File
 	id   NetNSID
-	home func() (*os.File, error) // the process's own, opened at the first Do
 }
+
+// home is the process's own namespace, open from the first Do on.
+var home = sync.OnceValues(func() (*os.File, error) { return os.Open(threadNetNS) })
 
 // OpenNetNS opens the namespace at path, e.g. /proc/123/ns/net or /run/netns/x.
 func OpenNetNS(path string) (*NetNS, error) {
@@ -48,8 +51,7 @@ func NetNSFromFile(f *os.File) (*NetNS, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	home := sync.OnceValues(func() (*os.File, error) { return os.Open(threadNetNS) })
-	return &NetNS{file: f, id: id, home: home}, nil
+	return &NetNS{file: f, id: id}, nil
 }
 
 func netNSID(f *os.File) (NetNSID, error) {
@@ -101,7 +103,7 @@ func (n *NetNS) Do(f func() error) error {
 func (n *NetNS) doLocked(f func() error) error {
 	runtime.LockOSThread()
 	// Every goroutine but those of Do is at home, and so is this one so far.
-	home, err := n.home()
+	home, err := home()
 	if err != nil {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("opening own network namespace: %w", err)
@@ -133,4 +135,24 @@ func (n *NetNS) HasLinks() (bool, error) {
 		return nil
 	})
 	return found, err
+}
+
+// Addresses are those of the namespace's interfaces, lo's included.
+func (n *NetNS) Addresses() (own map[netip.Addr]bool, err error) {
+	own = map[netip.Addr]bool{}
+	err = n.Do(func() error {
+		all, err := net.InterfaceAddrs()
+		if err != nil {
+			return fmt.Errorf("listing addresses: %w", err)
+		}
+		for _, a := range all {
+			if ip, ok := a.(*net.IPNet); ok {
+				if addr, ok := netip.AddrFromSlice(ip.IP); ok {
+					own[addr.Unmap()] = true
+				}
+			}
+		}
+		return nil
+	})
+	return own, err
 }

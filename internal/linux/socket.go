@@ -64,17 +64,28 @@ func family(ip netip.Addr) int {
 	return unix.AF_INET6
 }
 
-// network is Go's name for TCP over ip's family.
-func network(ip netip.Addr) string {
-	if ip.Is4() {
-		return "tcp4"
-	}
-	return "tcp6"
+// transport is what a socket speaks.
+type transport struct {
+	name           string // Go's, without the family
+	kind, protocol int
 }
 
-// streamSocket makes a TCP socket in the current namespace.
-func streamSocket(family int, options []option) (int, error) {
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+var (
+	overTCP = transport{"tcp", unix.SOCK_STREAM, unix.IPPROTO_TCP}
+	overUDP = transport{"udp", unix.SOCK_DGRAM, unix.IPPROTO_UDP}
+)
+
+// network is Go's name for t over ip's family.
+func (t transport) network(ip netip.Addr) string {
+	if ip.Is4() {
+		return t.name + "4"
+	}
+	return t.name + "6"
+}
+
+// socket makes a socket in the current namespace.
+func (t transport) socket(family int, options []option) (int, error) {
+	fd, err := unix.Socket(family, t.kind|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, t.protocol)
 	if err != nil {
 		return -1, os.NewSyscallError("socket", err)
 	}
@@ -90,11 +101,11 @@ func streamSocket(family int, options []option) (int, error) {
 // made inside ns in the place of the one Go has just made outside: the
 // descriptor's number stays, and Go goes on to bind, connect and wait by it.
 // Go registers the descriptor with its poller only after Control.
-func swapIn(ns *NetNS, family int, options []option) func(string, string, syscall.RawConn) error {
+func (t transport) swapIn(ns *NetNS, family int, options []option) func(string, string, syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) error {
 		var inside int
 		err := within(ns, func() (err error) {
-			inside, err = streamSocket(family, options)
+			inside, err = t.socket(family, options)
 			return err
 		})
 		if err != nil {

@@ -2,8 +2,27 @@ package mesh
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
+
+	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
+
+func TestAWorkloadHasAnIdentityUnderEachNameOfItsTrustDomain(t *testing.T) {
+	w := &Workload{TrustDomain: "new", Namespace: "shop", ServiceAccount: "web", Settings: WorkloadSettings{TrustDomainAliases: []string{"old"}}}
+	for domain, want := range map[string]bool{"new": true, "old": true, "other": false, "": false} {
+		id := spiffe.ID{TrustDomain: domain, Namespace: "shop", ServiceAccount: "web"}
+		if got := w.Trusts(id); got != want {
+			t.Errorf("trusts %q: %v", domain, got)
+		}
+		if got := slices.Contains(w.Identities(), id); got != want {
+			t.Errorf("may be %q: %v", domain, got)
+		}
+	}
+	if w.Identities()[0] != w.Identity() {
+		t.Error("its own name is not the first")
+	}
+}
 
 func TestKeysAreReadAndWritten(t *testing.T) {
 	for _, tt := range []struct {

@@ -2,6 +2,8 @@ package mesh
 
 import (
 	"net/netip"
+	"slices"
+	"time"
 
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
@@ -71,15 +73,31 @@ type Service struct {
 	Addresses []NetworkPrefix
 	Ports     []Port
 	// SubjectAltNames are further identities its endpoints may have.
-	SubjectAltNames    []spiffe.ID
-	Waypoint           GatewayAddress
-	WeightedWaypoints  []WeightedWaypoint
-	LoadBalancing      LoadBalancing
+	SubjectAltNames   []spiffe.ID
+	Waypoint          GatewayAddress
+	WeightedWaypoints []WeightedWaypoint
+	LoadBalancing     LoadBalancing
+	// Affinity is how long a client keeps the endpoint that it got, since it last
+	// connected; zero is not at all.
+	Affinity           time.Duration
 	Families           Families
 	Canonical          bool
 	IngressUseWaypoint bool
-	// NamespaceOnly hides it from clients of other namespaces.
+	// NamespaceOnly hides it from clients of other namespaces, or if there are
+	// VisibleIn, from those of all namespaces but these.
 	NamespaceOnly bool
+	VisibleIn     []string
+}
+
+// VisibleTo reports whether clients of a namespace know the service.
+func (s *Service) VisibleTo(namespace string) bool {
+	switch {
+	case !s.NamespaceOnly:
+		return true
+	case len(s.VisibleIn) == 0:
+		return s.Namespace == namespace
+	}
+	return slices.Contains(s.VisibleIn, namespace)
 }
 
 // Key is its resource name.

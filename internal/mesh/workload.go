@@ -3,6 +3,7 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/spiffe"
@@ -165,9 +166,44 @@ type Workload struct {
 	// Capacity is the load-balancing weight; 0 is never chosen. The wire's
 	// absent value is parsed to 1.
 	Capacity uint32
+	// Settings are what its proxy is told beside upstream's messages.
+	Settings WorkloadSettings
+}
+
+// WorkloadSettings are what upstream's Workload message has no field for. The zero
+// value is upstream's behaviour.
+type WorkloadSettings struct {
+	// RegistryOnly closes what the workload dials and the mesh does not know.
+	RegistryOnly bool
+	// TrustDomainAliases are further names of the mesh's trust domain.
+	TrustDomainAliases []string
+	// Hostname and Subdomain are the workload's own name in DNS: the first is a
+	// label before the name of the headless service that the second names.
+	Hostname, Subdomain string
+}
+
+// IsZero reports whether nothing is set.
+func (s WorkloadSettings) IsZero() bool {
+	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == ""
 }
 
 // Identity is whom the workload's certificate names.
 func (w *Workload) Identity() spiffe.ID {
 	return spiffe.ID{TrustDomain: w.TrustDomain, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount}
+}
+
+// Identities are the names that its certificate may have: its own, and the same
+// under each alias of its trust domain, as long as certificates are renewed.
+func (w *Workload) Identities() []spiffe.ID {
+	out := []spiffe.ID{w.Identity()}
+	for _, alias := range w.Settings.TrustDomainAliases {
+		out = append(out, spiffe.ID{TrustDomain: alias, Namespace: w.Namespace, ServiceAccount: w.ServiceAccount})
+	}
+	return out
+}
+
+// Trusts reports whether an identity is of the workload's own trust domain, by
+// any of its names.
+func (w *Workload) Trusts(id spiffe.ID) bool {
+	return id.TrustDomain == w.TrustDomain || slices.Contains(w.Settings.TrustDomainAliases, id.TrustDomain)
 }

@@ -252,6 +252,12 @@ func TestEvaluateAgreesWithTheOracle(t *testing.T) {
 						return
 					}
 				}
+				for _, r := range EvaluateRequest(s, q).DryRun {
+					if enforced := oracle(enforcing(s, r.Policy), q); r.Action != mesh.ActionCustom && r.Allow != enforced {
+						t.Errorf("seed %d: dry run %s would allow %v, the oracle says %v\n%s", seed, r.Policy, r.Allow, enforced, describe(s, q))
+						return
+					}
+				}
 				if want {
 					total[1].Add(1)
 				} else {
@@ -265,6 +271,19 @@ func TestEvaluateAgreesWithTheOracle(t *testing.T) {
 	if least := int64(pairs / 5); !t.Failed() && (total[0].Load() < least || total[1].Load() < least) {
 		t.Error("the states are too much alike to prove anything")
 	}
+}
+
+// enforcing is s with one dry-run policy enforced.
+func enforcing(s Set, k mesh.PolicyKey) Set {
+	out := Set{Unknown: s.Unknown}
+	for _, p := range s.Policies {
+		if p.Key == k {
+			enforced := *p
+			enforced.DryRun, p = false, &enforced
+		}
+		out.Policies = append(out.Policies, p)
+	}
+	return out
 }
 
 // FuzzEvaluate compares on texts that nobody thought of: value is what a policy

@@ -35,6 +35,8 @@ const (
 	CauseNoProvider
 	// CauseRefused: the provider of a CUSTOM policy said no.
 	CauseRefused
+	// CauseForeign: the peer's trust domain is none of the mesh's.
+	CauseForeign
 	// CauseUnanswered: the provider of a CUSTOM policy could not be asked.
 	CauseUnanswered
 )
@@ -47,9 +49,10 @@ type Verdict struct {
 	Policy mesh.PolicyKey
 	// Rule is the index of the deciding rule within Policy, -1 if none.
 	Rule int
-	// DryRun are the dry-run policies that would have matched, Audit the AUDIT
-	// policies that matched.
-	DryRun, Audit []mesh.PolicyKey
+	// DryRun are the dry-run policies that apply, Audit the AUDIT policies that
+	// matched. Neither has a part in the verdict.
+	DryRun []Rehearsal
+	Audit  []mesh.PolicyKey
 }
 
 // String is one line for logs and users.
@@ -73,6 +76,8 @@ func (v Verdict) String() string {
 		return fmt.Sprintf("denied by the provider of CUSTOM policy %s rule %d", v.Policy, v.Rule)
 	case CauseUnanswered:
 		return fmt.Sprintf("denied: the provider of CUSTOM policy %s rule %d did not answer", v.Policy, v.Rule)
+	case CauseForeign:
+		return "denied: the peer is of another trust domain"
 	case CauseNone:
 	}
 	return "denied: not evaluated"
@@ -102,9 +107,7 @@ func EvaluateRequest(s Set, q Request) Verdict {
 		rule := matchRules(p, &q)
 		switch {
 		case p.DryRun:
-			if rule >= 0 {
-				v.DryRun = append(v.DryRun, p.Key)
-			}
+			v.DryRun = append(v.DryRun, Rehearsal{Policy: p.Key, Action: p.Action, Rule: rule})
 		case p.Action == mesh.ActionAllow:
 			applies = p
 			if rule >= 0 && allow == nil {
@@ -131,6 +134,7 @@ func EvaluateRequest(s Set, q Request) Verdict {
 	default:
 		v.Allow, v.Cause = true, CauseNoPolicy
 	}
+	v.rehearse()
 	return v
 }
 

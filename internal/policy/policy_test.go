@@ -118,7 +118,7 @@ func TestVerdicts(t *testing.T) {
 		{"an unknown policy closes", Set{Unknown: []mesh.PolicyKey{{Namespace: "shop", Name: "x"}}}, "denied: policy shop/x is not known here yet", 0},
 		{"an unknown policy closes what an ALLOW opens", Set{Policies: []*mesh.Policy{p("a", allow, all)}, Unknown: []mesh.PolicyKey{{Namespace: "shop", Name: "x"}}}, "denied: policy shop/x is not known here yet", 0},
 		{"a dry run DENY is only noted", Set{Policies: []*mesh.Policy{dry(p("a", deny, all))}}, "allowed: no policy restricts it", 1},
-		{"a dry run ALLOW closes nothing", Set{Policies: []*mesh.Policy{dry(p("a", allow, other))}}, "allowed: no policy restricts it", 0},
+		{"a dry run ALLOW closes nothing", Set{Policies: []*mesh.Policy{dry(p("a", allow, other))}}, "allowed: no policy restricts it", 1},
 		{"a dry run ALLOW opens nothing", Set{Policies: []*mesh.Policy{dry(p("a", allow, all)), p("b", allow, other)}}, "denied: no ALLOW policy matches (shop/b applies)", 1},
 	} {
 		v := Evaluate(tt.set, connection())
@@ -131,5 +131,45 @@ func TestVerdicts(t *testing.T) {
 	}
 	if (Verdict{}).Allow || (Verdict{}).String() != "denied: not evaluated" {
 		t.Error("a verdict that nobody gave must deny")
+	}
+}
+
+func TestADryRunTellsWhatItWouldHaveDone(t *testing.T) {
+	all, other := []mesh.Rule{{}}, []mesh.Rule{rule(mesh.Match{Namespaces: exact("elsewhere")})}
+	p := func(a mesh.Action, rules []mesh.Rule) *mesh.Policy {
+		return &mesh.Policy{Key: mesh.PolicyKey{Namespace: "shop", Name: "enforced"}, Action: a, Rules: rules}
+	}
+	allow, deny := mesh.ActionAllow, mesh.ActionDeny
+	for _, tt := range []struct {
+		sentence string
+		dry      *mesh.Policy
+		enforced []*mesh.Policy
+		want     bool
+	}{
+		{"a DENY that matches would deny", p(deny, all), nil, false},
+		{"a DENY that does not match would change nothing", p(deny, other), nil, true},
+		{"an ALLOW that does not match would close what nothing restricts", p(allow, other), nil, false},
+		{"an ALLOW without rules would too", p(allow, nil), nil, false},
+		{"an ALLOW that matches would leave it open", p(allow, all), nil, true},
+		{"an ALLOW that does not match leaves open what another opens", p(allow, other), []*mesh.Policy{p(allow, all)}, true},
+		{"an ALLOW that matches would open what no other does", p(allow, all), []*mesh.Policy{p(allow, other)}, true},
+		{"an ALLOW that does not match would not", p(allow, other), []*mesh.Policy{p(allow, other)}, false},
+		{"an ALLOW would not open what a DENY closes", p(allow, all), []*mesh.Policy{p(deny, all)}, false},
+		{"a DENY beside a DENY", p(deny, other), []*mesh.Policy{p(deny, all)}, false},
+		{"an AUDIT changes nothing", p(mesh.ActionAudit, all), nil, true},
+	} {
+		tt.dry.DryRun, tt.dry.Key.Name = true, "dry"
+		without := Evaluate(Set{Policies: tt.enforced}, connection())
+		v := Evaluate(Set{Policies: append([]*mesh.Policy{tt.dry}, tt.enforced...)}, connection())
+		if v.Allow != without.Allow || v.Cause != without.Cause {
+			t.Errorf("%s: with it the verdict is %q, without %q", tt.sentence, v, without)
+		}
+		if len(v.DryRun) != 1 || v.DryRun[0].Allow != tt.want || v.DryRun[0].Policy.Name != "dry" {
+			t.Errorf("%s: rehearsed %+v, want allow=%v", tt.sentence, v.DryRun, tt.want)
+		}
+		tt.dry.DryRun = false
+		if enforced := Evaluate(Set{Policies: append([]*mesh.Policy{tt.dry}, tt.enforced...)}, connection()); enforced.Allow != tt.want {
+			t.Errorf("%s: enforced it is %q", tt.sentence, enforced)
+		}
 	}
 }

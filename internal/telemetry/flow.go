@@ -76,6 +76,8 @@ func (f Flag) String() string {
 // Outcome is how a connection ended.
 type Outcome struct {
 	Flag Flag
+	// Cut is why the proxy itself ended it.
+	Cut Cut
 	// Err is nil for a connection that ended well. Without a flag it is noted,
 	// but no failure of the mesh's.
 	Err error

@@ -36,12 +36,14 @@ const (
 	KeyID                   = "id"
 	KeyRoute                = "route"
 	KeyGeneration           = "generation"
+	KeyCut                  = "cut"
 )
 
 // Recorder turns connections into metrics and access records.
 type Recorder struct {
 	traffic *Traffic
 	log     *slog.Logger
+	journal Journal // nil: nobody remembers
 }
 
 // NewRecorder counts into t and logs to log, whose component becomes "access".
@@ -57,12 +59,16 @@ type Connection struct {
 	counter  Counter
 	series   *series
 	counted  *counted
+	entry    int // in the journal
 }
 
 // Open counts a connection that began at start. Close must follow.
 func (r *Recorder) Open(f Flow, start time.Time, c Counter) *Connection {
 	conn := &Connection{recorder: r, flow: f, start: start, counter: c}
 	conn.series, conn.counted = r.traffic.begin(labelsOf(&f), c)
+	if r.journal != nil {
+		conn.entry = r.journal.Begin(&f, start)
+	}
 	if ctx := context.Background(); r.log.Enabled(ctx, slog.LevelDebug) {
 		r.log.LogAttrs(ctx, slog.LevelDebug, "connection opened", flowAttrs(&f, nil)...)
 	}
@@ -71,8 +77,14 @@ func (r *Recorder) Open(f Flow, start time.Time, c Counter) *Connection {
 
 // Close counts the end and writes the one record of the connection.
 func (c *Connection) Close(o Outcome) {
-	c.recorder.traffic.end(c.series, c.counted, o.Flag)
+	c.recorder.traffic.end(c.series, c.counted, o)
+	if c.recorder.journal != nil {
+		defer c.recorder.journal.End(c.entry) // after its record
+	}
 	level, message := slog.LevelInfo, "connection complete"
+	if o.Cut != CutNone {
+		level = slog.LevelWarn
+	}
 	if o.Flag != FlagNone {
 		level = slog.LevelError // a reset by an application, with an error but no flag, is daily life
 	}
@@ -98,6 +110,9 @@ func (c *Connection) attrs(o Outcome) []slog.Attr {
 	}
 	if o.Reason != "" {
 		attrs = append(attrs, slog.String(KeyReason, o.Reason))
+	}
+	if o.Cut != CutNone {
+		attrs = append(attrs, slog.String(KeyCut, o.Cut.String()))
 	}
 	if o.Err != nil {
 		attrs = append(attrs, slog.String(KeyError, o.Err.Error()))

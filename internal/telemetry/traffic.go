@@ -30,6 +30,9 @@ type Traffic struct {
 	mu     sync.Mutex
 	series map[labels]*series
 	open   [directionCount]int
+	cuts   [directionCount][cutCount]uint64
+
+	lookups map[lookup]*lookups
 }
 
 // series is all counters of one label set, guarded by Traffic.mu.
@@ -59,7 +62,7 @@ func NewTraffic(c TrafficConfig) *Traffic {
 	if len(c.Reporters) == 0 {
 		c.Reporters = []Direction{Inbound, Outbound}
 	}
-	return &Traffic{config: c, series: map[labels]*series{}}
+	return &Traffic{config: c, series: map[labels]*series{}, lookups: map[lookup]*lookups{}}
 }
 
 // begin counts an opened connection.
@@ -76,17 +79,27 @@ func (t *Traffic) begin(l labels, c Counter) (*series, *counted) {
 }
 
 // end counts it as closed.
-func (t *Traffic) end(s *series, n *counted, f Flag) {
+func (t *Traffic) end(s *series, n *counted, o Outcome) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s.addLocked(n)
 	delete(s.live, n)
-	s.closed[f]++
-	if f != FlagNone {
-		s.failed[f]++
+	s.closed[o.Flag]++
+	if o.Flag != FlagNone {
+		s.failed[o.Flag]++
+	}
+	if o.Cut != CutNone {
+		t.cuts[s.labels.direction][o.Cut]++
 	}
 	s.used = time.Now()
 	t.open[s.labels.direction]--
+}
+
+// cut counts a connection that no series is for.
+func (t *Traffic) cut(d Direction, why Cut) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cuts[d][why]++
 }
 
 func (s *series) addLocked(n *counted) {
@@ -152,6 +165,7 @@ var (
 	failedFamily   = newFamily("istio_tcp_connections_failed_total", "The total number of TCP connections that failed")
 	receivedFamily = newFamily("istio_tcp_received_bytes_total", "The total number of bytes sent by clients to servers")
 	sentFamily     = newFamily("istio_tcp_sent_bytes_total", "The total number of bytes sent by servers to clients")
+	cutDesc        = prometheus.NewDesc("ambit_tcp_connections_cut_total", "Connections that the proxy ended though both ends would have kept them", []string{"reporter", "cause"}, nil)
 	socketsDesc    = prometheus.NewDesc("istio_tcp_sockets_open", "The number of connections open now", []string{"reporter"}, nil)
 )
 
@@ -170,7 +184,7 @@ func (t *Traffic) collect(now time.Time) []prometheus.Metric {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.expireLocked(now)
-	out := make([]prometheus.Metric, 0, 5*len(t.series)+2)
+	out := append(make([]prometheus.Metric, 0, 5*len(t.series)+2), t.collectLookupsLocked(now)...)
 	add := func(f family, s *series, flag Flag, v uint64) {
 		desc := f[0]
 		if s.labels.locality {
@@ -196,6 +210,12 @@ func (t *Traffic) collect(now time.Time) []prometheus.Metric {
 	}
 	for _, d := range t.config.Reporters {
 		out = append(out, prometheus.MustNewConstMetric(socketsDesc, prometheus.GaugeValue, float64(t.open[d]), d.reporter()))
+		for why := CutNone + 1; why < cutCount; why++ {
+			if t.cuts[d][why] == 0 {
+				continue
+			}
+			out = append(out, prometheus.MustNewConstMetric(cutDesc, prometheus.CounterValue, float64(t.cuts[d][why]), d.reporter(), why.String()))
+		}
 	}
 	return out
 }

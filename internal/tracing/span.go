@@ -55,7 +55,10 @@ func (s *Span) TraceParent() string {
 	if s == nil {
 		return ""
 	}
-	c := s.span.SpanContext()
+	return traceParent(s.span.SpanContext())
+}
+
+func traceParent(c trace.SpanContext) string {
 	return "00-" + c.TraceID().String() + "-" + c.SpanID().String() + "-" + c.TraceFlags().String()
 }
 

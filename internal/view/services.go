@@ -56,9 +56,9 @@ func best(list []*mesh.Service, clientNamespace string) *mesh.Service {
 	var chosen *mesh.Service
 	for _, s := range list {
 		switch {
+		case !s.VisibleTo(clientNamespace):
 		case s.Namespace == clientNamespace:
 			return s
-		case s.NamespaceOnly:
 		case chosen == nil || s.Canonical && !chosen.Canonical:
 			chosen = s
 		}

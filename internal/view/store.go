@@ -86,9 +86,12 @@ func (s *Store) apply(changes []func(*batch), configuration uint64) {
 	for _, change := range changes {
 		change(b)
 	}
-	if b.changed {
+	if configuration == 0 {
+		configuration = old.configuration
+	}
+	if b.changed || configuration != old.configuration {
 		v := b.view(old)
-		v.configuration = max(old.configuration, configuration)
+		v.configuration = configuration
 		s.publish(old, v)
 	}
 }

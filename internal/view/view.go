@@ -47,7 +47,8 @@ type Endpoint struct {
 func (v *View) Generation() uint64 { return v.generation }
 
 // Configuration is the control plane's own count: its newest generation that
-// changed something here. Zero if it does not count in public.
+// told something here, by the replica that told it. Zero if it does not count
+// in public.
 func (v *View) Configuration() uint64 { return v.configuration }
 
 // PolicyEpoch changes when any policy did. A connection judged in one View
@@ -72,6 +73,12 @@ func (v *View) WorkloadByAddress(network string, a netip.Addr) *mesh.Workload {
 // how a pod that the node agent announced finds its record.
 func (v *View) WorkloadByAccount(namespace, name, serviceAccount string) *mesh.Workload {
 	return first(v.byAccount.get(account{namespace, name, serviceAccount}))
+}
+
+// WorkloadsByAccount are all of that name and account; another cluster may have
+// one as well. The caller does not change the slice.
+func (v *View) WorkloadsByAccount(namespace, name, serviceAccount string) []*mesh.Workload {
+	return v.byAccount.get(account{namespace, name, serviceAccount})
 }
 
 // Endpoints are the workloads behind a service, sorted by UID. They are known

@@ -16,6 +16,14 @@ import (
 // policy's key, and the body says the same, also of a global policy: upstream
 // proxies key policies by the body and remove them by the name.
 func MarshalPolicy(p *mesh.Policy) []byte {
+	out := writePolicy(p)
+	if p.DryRun {
+		out = hide(out)
+	}
+	return marshal(out)
+}
+
+func writePolicy(p *mesh.Policy) *securitypb.Authorization {
 	out := &securitypb.Authorization{
 		Name:      p.Key.Name,
 		Namespace: p.Key.Namespace,
@@ -34,7 +42,7 @@ func MarshalPolicy(p *mesh.Policy) []byte {
 		}
 		out.Rules = append(out.Rules, rule)
 	}
-	return marshal(out)
+	return out
 }
 
 // UnmarshalPolicy reads the Authorization resource of that name. With an
@@ -50,10 +58,15 @@ func UnmarshalPolicy(name string, body []byte) (*mesh.Policy, error) {
 		// Whom it guards cannot be read: everyone in its namespace, at least.
 		return &mesh.Policy{Key: key, Scope: mesh.ScopeNamespace}, fmt.Errorf("decoding policy: %w", err)
 	}
-	p := &mesh.Policy{Key: key, Scope: mesh.PolicyScope(in.GetScope()), Action: mesh.Action(in.GetAction()), DryRun: in.GetDryRun()}
+	p := &mesh.Policy{Key: key, Scope: mesh.PolicyScope(in.GetScope()), DryRun: in.GetDryRun()}
 	if err := known("scope", int32(in.GetScope()), securitypb.Scope_name); err != nil {
 		p.Scope = mesh.ScopeNamespace
 		return p, err
+	}
+	if p.DryRun {
+		if err := reveal(&in); err != nil {
+			return p, err
+		}
 	}
 	return p, readPolicyBody(p, &in)
 }
@@ -66,6 +79,7 @@ func readPolicyBody(p *mesh.Policy, in *securitypb.Authorization) error {
 	if err := known("action", int32(in.GetAction()), securitypb.Action_name); err != nil {
 		return err
 	}
+	p.Action = mesh.Action(in.GetAction())
 	if err := understood(in); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ func writeService(s *mesh.Service) *workloadpb.Service {
 		IpFamilies:         workloadpb.IPFamilies(s.Families),
 		Canonical:          s.Canonical,
 		IngressUseWaypoint: s.IngressUseWaypoint,
+		Extensions:         writeServiceSettings(s),
 	}
 	for _, a := range s.Addresses {
 		na := &workloadpb.NetworkAddress{Network: a.Network, Address: a.Prefix.Addr().AsSlice()}
@@ -94,6 +95,9 @@ func readServiceParts(s *mesh.Service, in *workloadpb.Service) (err error) {
 		s.Addresses = append(s.Addresses, p)
 	}
 	if s.Ports, err = readPorts(in.GetPorts()); err != nil {
+		return err
+	}
+	if err := readServiceSettings(s, in.GetExtensions()); err != nil {
 		return err
 	}
 	if s.LoadBalancing, err = readBalancing(in.GetLoadBalancing()); err != nil {

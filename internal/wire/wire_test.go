@@ -7,6 +7,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -32,18 +33,20 @@ func fullWorkload() *mesh.Workload {
 		CanonicalName: "reviews", CanonicalRevision: "v1", Type: mesh.WorkloadCronJob, OwnerName: "reviews",
 		Services:  map[mesh.ServiceKey][]mesh.Port{{Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local"}: {{Service: 80, Target: 8080, App: mesh.AppGRPC}}, {Namespace: "a", Hostname: "b"}: nil},
 		Policies:  []mesh.PolicyKey{{Namespace: "shop", Name: "a"}, {Namespace: "istio-system", Name: "b"}},
-		Unhealthy: true, Capacity: 0,
+		Unhealthy: true, Capacity: 0, Settings: mesh.WorkloadSettings{RegistryOnly: true, TrustDomainAliases: []string{"old.example", "older.example"}, Hostname: "web-0", Subdomain: "web"},
 	}
 }
 
 func fullService() *mesh.Service {
 	return &mesh.Service{
-		Name: "reviews", Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local",
+		Affinity: 3 * time.Hour,
+		Name:     "reviews", Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local",
 		Addresses: []mesh.NetworkPrefix{{Network: "net", Prefix: netip.MustParsePrefix("10.96.0.5/32")}, {Prefix: netip.MustParsePrefix("fd00:96::/64")}},
 		Ports:     []mesh.Port{{Service: 80, Target: 0, App: mesh.AppHTTP2}}, SubjectAltNames: []spiffe.ID{{TrustDomain: "td", Namespace: "n", ServiceAccount: "s"}},
 		Waypoint: waypoint, WeightedWaypoints: []mesh.WeightedWaypoint{{Destination: waypoint, Weight: 90}, {Destination: gateway, Weight: 10}},
 		LoadBalancing: mesh.LoadBalancing{Preference: []mesh.Scope{mesh.ScopeNetwork, mesh.ScopeNode}, Mode: mesh.BalanceFailover, AllowUnhealthy: true},
 		Families:      mesh.FamiliesDual, Canonical: true, IngressUseWaypoint: true, NamespaceOnly: true,
+		VisibleIn: []string{"bank", "shop"},
 	}
 }
 
@@ -77,6 +80,7 @@ func everyField(t *testing.T, v any, zero ...string) {
 func TestEveryFieldComesBack(t *testing.T) {
 	w := fullWorkload()
 	everyField(t, w, "Capacity")
+	everyField(t, &w.Settings)
 	if got, _, err := UnmarshalAddress(MarshalWorkload(w)); err != nil || !reflect.DeepEqual(got, w) {
 		t.Errorf("workload came back as\n%+v, %v\nwant\n%+v", got, err, w)
 	}
@@ -166,7 +170,13 @@ func TestBadAddressesAreRejected(t *testing.T) {
 		}), "application protocol 77"},
 		{"no way to reach it", address(func(x *w) { x.Addresses, x.Hostname, x.NetworkGateway = nil, "", nil }), "neither address nor hostname"},
 		{"only a hostname", address(func(x *w) { x.Addresses, x.NetworkGateway = nil, nil }), ""},
-		{"extensions are passed over", address(func(x *w) { x.Extensions = []*workloadpb.Extension{{Name: "x"}} }), ""},
+		{"others' extensions are passed over", address(func(x *w) { x.Extensions = []*workloadpb.Extension{{Name: "x"}} }), ""},
+		{"settings without a body", address(func(x *w) { x.Extensions[0].Config = nil }), "extension ambit.workload"},
+		{"settings of another type", address(func(x *w) { x.Extensions[0].Config.TypeUrl = "type.googleapis.com/x.Y" }), "extension ambit.workload"},
+		{"settings of bytes that are no message", address(func(x *w) { x.Extensions[0].Config.Value = []byte{0xff} }), "extension ambit.workload"},
+		{"settings with a later field", address(func(x *w) {
+			x.Extensions[0].Config.Value = protowire.AppendVarint(protowire.AppendTag(nil, 99, protowire.VarintType), 1)
+		}), ""},
 
 		{"a service without namespace", service(func(x *s) { x.Namespace = "" }), "no namespace"},
 		{"a service without hostname", service(func(x *s) { x.Hostname = "" }), "no hostname"},

@@ -69,6 +69,7 @@ func writeWorkload(w *mesh.Workload) *workloadpb.Workload {
 		NativeTunnel:      w.NativeTunnel,
 		ClusterId:         unless(w.ClusterID, defaultCluster),
 		NetworkMode:       workloadpb.NetworkMode(w.NetworkMode),
+		Extensions:        writeSettings(w.Settings),
 	}
 	for _, a := range w.Addresses {
 		out.Addresses = append(out.Addresses, a.AsSlice())
@@ -152,6 +153,9 @@ func readWorkloadParts(w *mesh.Workload, in *workloadpb.Workload) (err error) {
 	}
 	if w.AppTunnelPort, err = readPort(in.GetApplicationTunnel().GetPort()); err != nil {
 		return fmt.Errorf("application tunnel: %w", err)
+	}
+	if w.Settings, err = readSettings(in.GetExtensions()); err != nil {
+		return err
 	}
 	for _, text := range in.GetAuthorizationPolicies() {
 		k, err := mesh.ParsePolicyKey(text)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"time"
@@ -27,8 +28,12 @@ type Config struct {
 	Node Node
 	// Types are subscribed in this order; empty is policies and addresses.
 	Types []string
+	// Held is what the Receiver has already, by type: name to version.
+	Held map[string]map[string]string
 	// Receiver gets the updates; must be set.
 	Receiver Receiver
+	// MaxMessage is the longest response that is taken; 0 is 200 MiB.
+	MaxMessage int
 	// Dial connects; nil is TCP with a 5 s timeout.
 	Dial func(ctx context.Context, address string) (net.Conn, error)
 	// Logger is slog.Default() if nil.
@@ -62,6 +67,9 @@ func NewClient(cfg Config) *Client {
 	if len(cfg.Types) == 0 {
 		cfg.Types = []string{TypeAuthorization, TypeAddress}
 	}
+	if cfg.MaxMessage == 0 {
+		cfg.MaxMessage = maxMessage
+	}
 	if cfg.Dial == nil {
 		cfg.Dial = dialTCP
 	}
@@ -70,7 +78,10 @@ func NewClient(cfg Config) *Client {
 	}
 	c := &Client{cfg: cfg, synced: make(chan struct{}), held: map[string]map[string]string{}, waiting: map[string]bool{}}
 	for _, typ := range cfg.Types {
-		c.held[typ] = map[string]string{}
+		c.held[typ] = maps.Clone(cfg.Held[typ])
+		if c.held[typ] == nil {
+			c.held[typ] = map[string]string{}
+		}
 		c.waiting[typ] = true
 	}
 	return c

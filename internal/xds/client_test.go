@@ -360,3 +360,23 @@ func TestClientRefusesAConfigurationThatCannotWork(t *testing.T) {
 		}
 	}
 }
+
+// TestAClientThatHoldsThingsAlreadyIsSentTheDifference, as one that was
+// restarted.
+func TestAClientThatHoldsThingsAlreadyIsSentTheDifference(t *testing.T) {
+	ca := newAuthority(t)
+	root := filepath.Join(t.TempDir(), "root.pem")
+	write(t, root, ca.pem())
+	src := &fixed{}
+	s := NewServer(ServerConfig{Logger: quiet, Source: src})
+	src.set(s, set(res("p", "1")), set(res("v", "1"), res("w", "2")))
+	addr, _ := serve(t, ca.server(t, "istiod.test"), "", func(g *grpc.Server) { s.Register(g) })
+	got := &kept{}
+	c := start(t, Config{Address: addr, RootFile: root, Receiver: got, Held: map[string]map[string]string{
+		TypeAuthorization: {"p": "1"}, TypeAddress: {"v": "1", "w": "1", "gone": "1"},
+	}})
+	synced(t, c) // though nothing is new of one type
+	if d := cmp.Diff([]string{"workloads +w -gone"}, got.heard()); d != "" {
+		t.Error(d)
+	}
+}

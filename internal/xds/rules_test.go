@@ -46,6 +46,30 @@ func TestPushOrder(t *testing.T) {
 	narrows := func(_ string, old, new *Resource) bool {
 		return strings.HasPrefix(string(new.Body), "narrow") && !strings.HasPrefix(string(old.Body), "narrow")
 	}
+	moves := func(guards map[string]Replaced, old, new *Resource) (m Move) {
+		if new != nil && string(new.Body) == string(old.Body) {
+			return m
+		}
+		if _, replaced := guards[string(old.Body)]; replaced {
+			m.Leaves = []string{string(old.Body)}
+		}
+		if new == nil {
+			return m
+		}
+		if _, replaced := guards[string(new.Body)]; replaced {
+			m.Comes = []string{string(new.Body)}
+		}
+		return m
+	}
+	standIns := func(guards, addresses []*Resource) (copies, standing []*Resource) {
+		for _, g := range guards {
+			copies = append(copies, &Resource{Name: g.Name + "~"})
+		}
+		for _, a := range addresses {
+			standing = append(standing, &Resource{Name: a.Name})
+		}
+		return copies, standing
+	}
 	for _, tt := range []struct {
 		name                       string
 		oldPolicies, newPolicies   Resources
@@ -76,6 +100,26 @@ func TestPushOrder(t *testing.T) {
 			oldAddresses: set(res("w", "p")), newAddresses: set(res("w", "q")),
 			want: []string{"policies +q", "workloads +w", "policies -p"},
 		}, {
+			name:        "a workload that stops naming a policy goes before what this becomes, and after new ones",
+			oldPolicies: set(res("p", "1"), res("q", "1")), newPolicies: set(res("n", "1"), res("p", "2"), res("q", "2")),
+			oldAddresses: set(res("v", "x"), res("w", "p")), newAddresses: set(res("v", "p"), res("w", "x")),
+			want: []string{"policies +n +q", "workloads +w", "policies +p", "workloads +v"},
+		}, {
+			name:        "workloads that go from one policy to the next take turns with what these become",
+			oldPolicies: set(res("p", "1"), res("q", "1"), res("r", "1")), newPolicies: set(res("p", "2"), res("q", "2"), res("r", "2")),
+			oldAddresses: set(res("u", "x"), res("v", "q"), res("w", "p")), newAddresses: set(res("u", "p"), res("v", "r"), res("w", "q")),
+			want: []string{"policies +r", "workloads +v", "policies +q", "workloads +w", "policies +p", "workloads +u"},
+		}, {
+			name:        "of workloads that change places each is guarded by what was, until it is by what comes",
+			oldPolicies: set(res("p", "1"), res("q", "1"), res("r", "1")), newPolicies: set(res("p", "2"), res("q", "2"), res("r", "2")),
+			oldAddresses: set(res("u", "x"), res("v", "q"), res("w", "p")), newAddresses: set(res("u", "p"), res("v", "p"), res("w", "q")),
+			want: []string{"policies +r", "policies +p~ +q~", "workloads +v +w", "policies +p +q", "workloads +u +v +w", "policies -p~ -q~"},
+		}, {
+			name:        "a workload that ends with what a policy was goes before what this becomes, and no other does",
+			oldPolicies: set(res("p", "1"), res("q", "1")), newPolicies: set(res("n", "1"), res("p", "2"), res("q", "1")),
+			oldAddresses: set(res("u", "q"), res("v", "x"), res("w", "p")), newAddresses: set(res("v", "n")),
+			want: []string{"policies +n", "workloads -w", "policies +p", "workloads +v -u"},
+		}, {
 			name:        "equal versions are not sent",
 			oldPolicies: set(res("p", "1")), newPolicies: set(res("p", "1")),
 			oldAddresses: set(res("w", "x")), newAddresses: set(res("w", "x")),
@@ -90,7 +134,7 @@ func TestPushOrder(t *testing.T) {
 				got := steps(order, map[string]*Delta{
 					TypeAuthorization: diff(TypeAuthorization, tt.oldPolicies, tt.newPolicies, narrows),
 					TypeAddress:       diff(TypeAddress, tt.oldAddresses, tt.newAddresses, narrows),
-				}, func(typ, _ string) bool { return typ == TypeAuthorization })
+				}, func(typ, _ string) bool { return typ == TypeAuthorization }, ServerConfig{Late: narrows, Moves: moves, StandIns: standIns})
 				if d := cmp.Diff(tt.want, say(got)); d != "" {
 					t.Errorf("asked in order %v:\n%s", order, d)
 				}
@@ -107,7 +151,7 @@ func TestWhatRefersToAddressesComesAfterThemAndLeavesBefore(t *testing.T) {
 	}
 	for _, order := range [][]string{{TypeWaypoint, TypeAddress}, {TypeAddress, TypeWaypoint}} {
 		want := []string{"waypoint +guard2", "workloads +w", "waypoint +route2 -route1", "workloads -v", "waypoint -guard1"}
-		if d := cmp.Diff(want, say(steps(order, deltas, guard))); d != "" {
+		if d := cmp.Diff(want, say(steps(order, deltas, guard, ServerConfig{}))); d != "" {
 			t.Errorf("asked in order %v:\n%s", order, d)
 		}
 	}
@@ -124,19 +168,28 @@ func TestUnversionedResourcesAreAlwaysSentAgain(t *testing.T) {
 func TestSameStepIsComputedOnce(t *testing.T) {
 	calls := 0
 	d := differ{late: func(string, *Resource, *Resource) bool { calls++; return false }}
-	old := &Snapshot{Types: map[string]Resources{TypeAddress: set(res("w", "1"))}}
-	new := &Snapshot{Types: map[string]Resources{TypeAddress: set(res("w", "2"))}}
+	old, new := set(res("w", "1")), set(res("w", "2"))
 	for range 3 {
 		d.delta(TypeAddress, old, new)
 	}
 	if calls != 1 {
 		t.Errorf("compared %d times, want 1", calls)
 	}
-	for i := range 3 * remembered {
-		d.delta(TypeAddress, old, &Snapshot{Generation: uint64(i)})
+	if got := d.delta(TypeAddress, new, new); !got.empty() || len(d.last) != 1 {
+		t.Errorf("a step to itself is %v and remembered", got)
+	}
+	for range 3 * remembered {
+		d.delta(TypeAddress, set(res("w", "1")), new)
 	}
 	if len(d.last) > remembered {
 		t.Errorf("remembers %d steps, want at most %d", len(d.last), remembered)
+	}
+	d.delta(TypeAddress, nil, old)
+	d.delta(TypeAddress, nil, new)
+	for _, s := range d.last {
+		if s.old == nil && identical(s.new, old) {
+			t.Error("remembers a step to a set that is over")
+		}
 	}
 }
 

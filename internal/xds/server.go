@@ -53,9 +53,26 @@ type ServerConfig struct {
 	// name it arrived, because it would otherwise apply to fewer of them for
 	// a moment; nil never waits.
 	Late LateFunc
+	// Moves says which guards that are replaced with it a workload comes under,
+	// and which it leaves: see Turns. Nil is none.
+	Moves MoveFunc
+	// StandIns keeps workloads that are stuck guarded meanwhile as they were. Nil
+	// does not: what they leave may be replaced before.
+	StandIns StandInFunc
 	// Guards says which resources protect others: they arrive before those, and
 	// leave after them; nil is every policy (TypeAuthorization).
 	Guards func(typ, name string) bool
+	// MaxMessage is the longest response that clients take: a longer one ends the
+	// stream here, with the reason, since the client could not tell it from a lost
+	// connection. 0 is 200 MiB.
+	MaxMessage int
+	// MaxNames is how many names of a type a client may ask for or say it holds;
+	// 0 is a million.
+	MaxNames int
+	// Arriving is how many clients may be arriving at once: those that return name
+	// all they hold, so that this bounds what their words take while they are read
+	// and compared. The others wait unread. 0 is 4.
+	Arriving int
 	// Hold is how long the first answer waits for the client to have asked
 	// for policies and workloads both, so that they can be ordered; 0 is 1 s.
 	Hold time.Duration
@@ -71,9 +88,11 @@ type ServerConfig struct {
 // before the workloads that name them, and leave after. A slow client holds
 // back only itself: it gets the newest snapshot when it reads again.
 type Server struct {
-	cfg    ServerConfig
-	differ differ
-	done   chan struct{}
+	cfg      ServerConfig
+	differ   differ
+	messages *messages
+	done     chan struct{}
+	arrivals chan struct{} // a place for each client that arrives
 
 	mu       sync.Mutex
 	sessions map[*session]struct{}
@@ -84,6 +103,15 @@ type Server struct {
 func NewServer(cfg ServerConfig) *Server {
 	if cfg.Hold == 0 {
 		cfg.Hold = time.Second
+	}
+	if cfg.MaxMessage == 0 {
+		cfg.MaxMessage = maxMessage
+	}
+	if cfg.MaxNames == 0 {
+		cfg.MaxNames = 1_000_000
+	}
+	if cfg.Arriving == 0 {
+		cfg.Arriving = 4
 	}
 	if cfg.Guards == nil {
 		cfg.Guards = func(typ, _ string) bool { return typ == TypeAuthorization }
@@ -97,7 +125,9 @@ func NewServer(cfg ServerConfig) *Server {
 	return &Server{
 		cfg:      cfg,
 		differ:   differ{late: cfg.Late},
+		messages: newMessages(cfg.Identifier),
 		done:     make(chan struct{}),
+		arrivals: make(chan struct{}, cfg.Arriving),
 		sessions: map[*session]struct{}{},
 	}
 }
@@ -111,6 +141,8 @@ func (s *Server) Register(g grpc.ServiceRegistrar) {
 // Notify says that the source has something new. It never blocks; a session
 // that is busy sees it once when it is free.
 func (s *Server) Notify() {
+	s.differ.forget()
+	s.messages.forget()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.sessions {

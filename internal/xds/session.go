@@ -34,6 +34,7 @@ type session struct {
 	readErr  error // set before requests is closed
 	started  time.Time
 	nonces   uint64
+	arrived  func() // gives its place among those who arrive to the next
 
 	mu   sync.Mutex
 	peer Peer
@@ -63,6 +64,10 @@ func (e endpoint) DeltaAggregatedResources(stream deltaStream) error {
 	if p, ok := peer.FromContext(stream.Context()); ok {
 		c.peer.Addr = p.Addr.String()
 	}
+	if err := c.arrive(); err != nil {
+		return err
+	}
+	defer c.arrived()
 	// read ends when the stream's context does, which is at the latest when
 	// this handler returns; gRPC offers no way to wait for it before.
 	go c.read()
@@ -75,6 +80,27 @@ func (e endpoint) DeltaAggregatedResources(stream deltaStream) error {
 	err := c.run()
 	c.log.Info("client disconnected", "reason", reason(err))
 	return err
+}
+
+// arriveLimit is how long a client may keep others waiting until it has said what
+// it holds. One that is slower is read on, beside the next.
+const arriveLimit = 10 * time.Second
+
+// arrive waits for a place among those whose first requests are read. It is given
+// back once what the client holds has been compared, and does not wait for the
+// client to take the answer.
+func (c *session) arrive() error {
+	select {
+	case c.srv.arrivals <- struct{}{}:
+	case <-c.stream.Context().Done():
+		return c.stream.Context().Err()
+	case <-c.srv.done:
+		return errStopping
+	}
+	leave := sync.OnceFunc(func() { <-c.srv.arrivals })
+	late := time.AfterFunc(arriveLimit, leave)
+	c.arrived = func() { late.Stop(); leave() }
+	return nil
 }
 
 // read moves requests from the stream to the session.

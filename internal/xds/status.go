@@ -20,8 +20,12 @@ type TypeStatus struct {
 	// Sent and Acked are generations; they differ while an answer is due or
 	// after a rejection.
 	Sent, Acked uint64
-	Nacks       int
-	LastNack    string
+	// Given is the newest generation of which a response told something: that
+	// which the client decides with, once it has accepted it. 0 on a connection
+	// on which it had all already.
+	Given    uint64
+	Nacks    int
+	LastNack string
 	// Nacked is the newest generation when LastNack came, 0 if none did. A later
 	// Acked does not mean that what was rejected has been taken.
 	Nacked   uint64
@@ -53,7 +57,7 @@ func (c *session) status() ClientStatus {
 	for _, typ := range c.order {
 		sub := c.subs[typ]
 		st.Types = append(st.Types, TypeStatus{
-			Type: typ, Wildcard: sub.wildcard, Sent: sub.sentGen, Acked: sub.ackedGen,
+			Type: typ, Wildcard: sub.wildcard, Sent: sub.sentGen, Acked: sub.ackedGen, Given: sub.givenGen,
 			Nacks: sub.nacks, LastNack: sub.lastNack, Nacked: sub.nackGen, LastPush: sub.lastPush,
 		})
 	}

@@ -1,7 +1,6 @@
 package xds
 
 import (
-	"strconv"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
@@ -31,6 +30,7 @@ type subscription struct {
 	nonce    string // of the newest response
 	acked    bool   // that response was accepted
 	sentGen  uint64
+	givenGen uint64 // the newest of which a response told something
 	ackedGen uint64
 	nacks    int
 	lastNack string
@@ -50,12 +50,21 @@ func (c *session) request(r *discovery.DeltaDiscoveryRequest) error {
 		}
 		c.subs[typ] = subscribe(r)
 		c.order = append(c.order, typ)
-		return nil
+		return c.few(c.subs[typ])
 	}
 	if r.GetResponseNonce() != "" {
 		c.answered(sub, r)
 	}
 	sub.change(r.GetResourceNamesSubscribe(), r.GetResourceNamesUnsubscribe())
+	return c.few(sub)
+}
+
+// few bounds what a client makes its session remember, one message after the
+// other.
+func (c *session) few(sub *subscription) error {
+	if most := c.srv.cfg.MaxNames; len(sub.keys) > most || len(sub.held) > most && !sub.whole {
+		return status.Errorf(codes.ResourceExhausted, "more than %d names of %s", most, sub.typ)
+	}
 	return nil
 }
 
@@ -63,9 +72,8 @@ func (c *session) request(r *discovery.DeltaDiscoveryRequest) error {
 // unsubscribing means everything; doing both with "*" means nothing yet.
 func subscribe(r *discovery.DeltaDiscoveryRequest) *subscription {
 	sub := &subscription{typ: r.GetTypeUrl(), keys: map[string]bool{}, fresh: map[string]bool{}, owed: true, acked: true}
-	sub.held = make(map[string]string, len(r.GetInitialResourceVersions()))
-	for name, version := range r.GetInitialResourceVersions() {
-		sub.held[name] = version
+	if sub.held = r.GetInitialResourceVersions(); sub.held == nil { // of a request that nobody else looks at
+		sub.held = map[string]string{}
 	}
 	names, gone := r.GetResourceNamesSubscribe(), r.GetResourceNamesUnsubscribe()
 	sub.wildcard = len(names) == 0 && len(gone) == 0
@@ -140,17 +148,22 @@ func (c *session) delta(sub *subscription, snap *Snapshot) *Delta {
 	case !sub.wildcard:
 		want, missing := snap.resolve(sub.typ, c.peer.Node, sub.keys)
 		return sub.answerKeys(diffVersions(sub.typ, sub.held, want, sub.again(snap), late), missing)
+	case !sub.whole && len(sub.held)+len(sub.fresh) == 0:
+		return c.srv.differ.delta(sub.typ, nil, snap.Types[sub.typ])
 	case !sub.whole:
 		return diffVersions(sub.typ, sub.held, snap.Types[sub.typ], sub.again(snap), late)
 	case len(sub.fresh) > 0:
 		held := versions(sub.sent.Types[sub.typ])
 		return diffVersions(sub.typ, held, snap.Types[sub.typ], sub.again(snap), late)
 	}
-	return c.srv.differ.delta(sub.typ, sub.sent, snap)
+	return c.srv.differ.delta(sub.typ, sub.sent.Types[sub.typ], snap.Types[sub.typ])
 }
 
 // again names what a client asked for anew, which is sent even if it has it.
 func (sub *subscription) again(snap *Snapshot) map[string]bool {
+	if len(sub.fresh) == 0 {
+		return nil // most ask for nothing, and the snapshot need not be indexed
+	}
 	fresh, _ := snap.resolve(sub.typ, "", sub.fresh)
 	names := make(map[string]bool, len(fresh))
 	for name := range fresh {
@@ -198,10 +211,4 @@ func (sub *subscription) holds(snap *Snapshot, d *Delta) {
 	if sub.acked {
 		sub.ackedGen = snap.Generation // nothing was sent that it has not accepted
 	}
-}
-
-// nextNonce is unique on its stream.
-func (c *session) nextNonce() string {
-	c.nonces++
-	return strconv.FormatUint(c.nonces, 10)
 }

@@ -135,6 +135,17 @@ func TestAnOversizedPodIsRefusedAndTheConnectionLives(t *testing.T) {
 	}
 }
 
+func TestAnOversizedRequestIsRefusedByZtunnel(t *testing.T) {
+	conn, client := pair(t)
+	if err := writePacket(conn.c, make([]byte, maxMessage+1), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := client.Receive(t.Context())
+	if v := (*ProtocolError)(nil); !errors.As(err, &v) || !strings.Contains(err.Error(), "larger than 1024 bytes") {
+		t.Errorf("got %v, want a protocol error that tells the size", err)
+	}
+}
+
 func TestAViolationEndsTheAgentsConnection(t *testing.T) {
 	for name, bytes := range map[string][]byte{
 		"an ack that nobody asked for": []byte("\x0a\x00"),

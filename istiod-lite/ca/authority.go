@@ -63,21 +63,6 @@ func (a *Authority) Use(m *Material) error {
 	return nil
 }
 
-// Replace signs with new material, if that leaves the mesh whole: proxies
-// trust the roots that came with their certificates, so the new ones must
-// hold all the old ones, or only leave some of them out. It reports whether
-// the material is another one than before.
-func (a *Authority) Replace(m *Material) (bool, error) {
-	old := a.material.Load()
-	if m.equal(old) {
-		return false, nil
-	}
-	if !contains(m.Roots, old.Roots) && !contains(old.Roots, m.Roots) {
-		return false, errors.New("signing material: the new roots neither hold the old ones nor are among them; add the new root beside the old one first")
-	}
-	return true, a.Use(m)
-}
-
 // Roots is the PEM bundle of what the mesh trusts.
 func (a *Authority) Roots() []byte { return encode(a.material.Load().Roots...) }
 
@@ -120,6 +105,10 @@ func (a *Authority) Sign(csrPEM []byte, id spiffe.ID, ttl time.Duration) ([]stri
 	return append(chain, string(encode(m.Roots...))), nil
 }
 
+// clocksDiffer is by how much a node's clock may be behind and still take what
+// is signed now for valid. Clocks that are ahead only see it end sooner.
+const clocksDiffer = 15 * time.Minute
+
 // issue signs a leaf for the names in template. It starts a little in the
 // past, since clocks differ, but by at most a tenth of its life: clients renew
 // at half of it, and half of a short life must not lie in the past.
@@ -130,7 +119,7 @@ func (a *Authority) issue(m *Material, key crypto.PublicKey, template *x509.Cert
 	}
 	now := a.cfg.Now()
 	template.SerialNumber = serial
-	template.NotBefore = now.Add(-min(2*time.Minute, ttl/10))
+	template.NotBefore = now.Add(-min(clocksDiffer, ttl/10))
 	template.NotAfter = now.Add(ttl)
 	if template.NotAfter.After(m.Cert.NotAfter) {
 		template.NotAfter = m.Cert.NotAfter

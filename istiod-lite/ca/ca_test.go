@@ -139,12 +139,12 @@ func TestLifetimes(t *testing.T) {
 		from, life time.Duration
 		refused    bool
 	}{
-		{name: "none asked for is a day", life: 24 * time.Hour, from: -2 * time.Minute},
-		{name: "a negative one is a day too", ttl: -time.Hour, life: 24 * time.Hour, from: -2 * time.Minute},
+		{name: "none asked for is a day", life: 24 * time.Hour, from: -clocksDiffer},
+		{name: "a negative one is a day too", ttl: -time.Hour, life: 24 * time.Hour, from: -clocksDiffer},
 		{name: "a short one starts a tenth in the past", ttl: 100 * time.Second, life: 100 * time.Second, from: -10 * time.Second},
-		{name: "the longest", ttl: 90 * 24 * time.Hour, life: 90 * 24 * time.Hour, from: -2 * time.Minute},
+		{name: "the longest", ttl: 90 * 24 * time.Hour, life: 90 * 24 * time.Hour, from: -clocksDiffer},
 		{name: "longer is refused, not cut", ttl: 90*24*time.Hour + time.Second, refused: true},
-		{name: "none outlives the signer", m: short, ttl: 10 * time.Hour, life: 3 * time.Hour, from: -2 * time.Minute},
+		{name: "none outlives the signer", m: short, ttl: 10 * time.Hour, life: 3 * time.Hour, from: -clocksDiffer},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if tt.m == nil {

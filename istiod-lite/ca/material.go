@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
-	"slices"
 	"time"
 )
 
@@ -43,7 +42,7 @@ func NewRoot(organization string, now time.Time) (*Material, error) {
 	template := &x509.Certificate{
 		SerialNumber:          serial,
 		Subject:               pkix.Name{Organization: []string{organization}},
-		NotBefore:             now.Add(-2 * time.Minute),
+		NotBefore:             now.Add(-clocksDiffer),
 		NotAfter:              now.Add(RootLifetime),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 		BasicConstraintsValid: true,
@@ -135,12 +134,18 @@ func intermediates(chain, roots []*x509.Certificate) []*x509.Certificate {
 
 // Check says why the material cannot sign at the time, or nil.
 func (m *Material) Check(now time.Time) error {
+	_, err := m.root(now)
+	return err
+}
+
+// root is the root that the signing certificate leads to, if it can sign.
+func (m *Material) root(now time.Time) (*x509.Certificate, error) {
 	if !m.Cert.IsCA || m.Cert.KeyUsage != 0 && m.Cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return errors.New("the signing certificate may not sign certificates")
+		return nil, errors.New("the signing certificate may not sign certificates")
 	}
 	public, ok := m.Cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(m.Key.Public()) {
-		return errors.New("the signing key does not belong to the signing certificate")
+		return nil, errors.New("the signing key does not belong to the signing certificate")
 	}
 	roots, between := x509.NewCertPool(), x509.NewCertPool()
 	for _, c := range m.Roots {
@@ -149,13 +154,13 @@ func (m *Material) Check(now time.Time) error {
 	for _, c := range m.Intermediates {
 		between.AddCert(c)
 	}
-	_, err := m.Cert.Verify(x509.VerifyOptions{
+	chains, err := m.Cert.Verify(x509.VerifyOptions{
 		Roots: roots, Intermediates: between, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
-		return fmt.Errorf("the signing certificate does not lead to a root: %w", err)
+		return nil, fmt.Errorf("the signing certificate does not lead to a root: %w", err)
 	}
-	return nil
+	return chains[0][len(chains[0])-1], nil
 }
 
 // newSerial is random, 128 bits, positive.
@@ -165,20 +170,4 @@ func newSerial() (*big.Int, error) {
 		return nil, fmt.Errorf("making a serial number: %w", err)
 	}
 	return n.Add(n, big.NewInt(1)), nil
-}
-
-// equal compares what is signed with and trusted.
-func (m *Material) equal(o *Material) bool {
-	return m.Cert.Equal(o.Cert) && contains(m.Roots, o.Roots) && contains(o.Roots, m.Roots) &&
-		contains(m.Intermediates, o.Intermediates) && contains(o.Intermediates, m.Intermediates)
-}
-
-// contains reports whether every one of some is among all.
-func contains(all, some []*x509.Certificate) bool {
-	for _, c := range some {
-		if !slices.ContainsFunc(all, c.Equal) {
-			return false
-		}
-	}
-	return true
 }

@@ -40,7 +40,7 @@ const (
 const impersonateKey = "ImpersonatedIdentity"
 
 // ServiceConfig configures the certificate request service. All fields but
-// the last two must be set.
+// the last three must be set.
 type ServiceConfig struct {
 	Authority     *Authority
 	Authenticator Authenticator
@@ -49,6 +49,9 @@ type ServiceConfig struct {
 	TrustDomain func() string
 	// Trusted are the accounts of node proxies.
 	Trusted []Account
+	// Lengthen is told of a lifetime before a certificate is issued for it; may
+	// be nil.
+	Lengthen func(context.Context, time.Duration) error
 	// Observe is told of each request; may be nil.
 	Observe func(Outcome)
 	// Logger is slog.Default() if nil.
@@ -107,6 +110,11 @@ func (s *Service) create(ctx context.Context, csr []byte, wanted string, seconds
 		}
 		if err := Authorize(caller, s.cfg.Trusted, s.cfg.Pods, s.cfg.TrustDomain(), id); err != nil {
 			return nil, id, Unauthorized, fmt.Errorf("%s asks for %s: %w", caller.Account, id, err)
+		}
+	}
+	if s.cfg.Lengthen != nil && lifetime(seconds) <= s.cfg.Authority.cfg.MaxTTL {
+		if err := s.cfg.Lengthen(ctx, lifetime(seconds)); err != nil {
+			return nil, id, SigningFailed, err
 		}
 	}
 	chain, err := s.cfg.Authority.Sign(csr, id, lifetime(seconds))

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	networking "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/util/workqueue"
 
@@ -43,6 +44,10 @@ func NewConditions(client dynamic.Interface, log *slog.Logger) *Conditions {
 // Seen takes note of a watched object; nil means that it is gone. If it does
 // not say what is wanted, because somebody else changed that, it will again.
 func (c *Conditions) Seen(ref objects.Ref, object any) {
+	if se, ok := object.(*networking.ServiceEntry); ok {
+		c.seenEntry(ref, se)
+		return
+	}
 	_, ok := listed[ref.Kind]
 	_, whole := detailed[ref.Kind]
 	if !ok && !whole {

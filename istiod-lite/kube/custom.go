@@ -95,7 +95,7 @@ func (c *custom) wait() { c.tasks.Wait() }
 // informer watches the definitions themselves.
 func (c *custom) informer() (cache.SharedIndexInformer, error) {
 	i := metadatainformer.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Metadata, 0,
-		metadatainformer.WithTransform(strip)).ForResource(crdResource).Informer()
+		metadatainformer.WithTransform(c.w.strip.strip)).ForResource(crdResource).Informer()
 	var err error
 	c.known, err = c.w.follow(i, cache.ResourceEventHandlerFuncs{
 		AddFunc: func(o any) { c.appeared(o.(metav1.Object).GetName()) },
@@ -119,8 +119,8 @@ func (c *custom) appeared(name string) {
 		return
 	}
 	i := build(sources{
-		istio:   istioinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Istio, 0, istioinformers.WithTransform(strip)),
-		gateway: gatewayinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Gateway, 0, gatewayinformers.WithTransform(strip)),
+		istio:   istioinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Istio, 0, istioinformers.WithTransform(c.w.strip.strip)),
+		gateway: gatewayinformers.NewSharedInformerFactoryWithOptions(c.w.cfg.Clients.Gateway, 0, gatewayinformers.WithTransform(c.w.strip.strip)),
 	})
 	reg, err := c.w.follow(i, c.w.queueing())
 	if err != nil {

@@ -40,6 +40,11 @@ func (c *Conditions) Details(all map[objects.Ref]*translate.Detail) {
 			c.queue.Add(ref)
 		}
 	}
+	for ref := range was {
+		if all[ref] == nil {
+			c.queue.Add(ref)
+		}
+	}
 }
 
 // status is what to apply so that the object says all that is wanted, and

@@ -103,13 +103,12 @@ func TestReplicasThatStartTogetherShareOneRoot(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range roots {
 		all.Go(func() {
-			k := &Keys{Client: c, Namespace: "istio-system", Organization: "x", Logger: quiet}
-			m, err := k.Load(t.Context())
+			course, err := NewBoard(&Keys{Client: c, Namespace: "istio-system", Organization: "x", Logger: quiet}).Load(t.Context())
 			if err != nil {
 				t.Error(err)
 				return
 			}
-			roots[i] = m.Cert.Raw
+			roots[i] = course.Material.Cert.Raw
 		})
 	}
 	all.Wait()
@@ -159,30 +158,6 @@ func TestWhichKeyIsUsed(t *testing.T) {
 	}
 }
 
-func TestPluggedInKeysAreFollowed(t *testing.T) {
-	_, first := data(t, "first")
-	second, secondData := data(t, "second")
-	c := fakes(secret(pluggedSecret, first), secret("other", first))
-	used := make(chan *ca.Material, 10)
-	k := &Keys{Client: c.Kube, Namespace: "istio-system", Logger: quiet}
-	running(t, func(ctx context.Context) error {
-		return k.Follow(ctx, func(m *ca.Material) error { used <- m; return nil })
-	})
-	<-used
-	c.watching(t, 1, "secrets")
-	update := func(d map[string][]byte) {
-		t.Helper()
-		if _, err := c.Kube.CoreV1().Secrets("istio-system").Update(t.Context(), secret(pluggedSecret, d), metav1.UpdateOptions{}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	update(map[string][]byte{"ca-cert.pem": []byte("broken")})
-	update(secondData)
-	if m := <-used; !m.Cert.Equal(second.Cert) {
-		t.Errorf("got %v, want the second; what is broken is not given on", m.Cert.Subject)
-	}
-}
-
 func TestRootsAreInEveryNamespaceAndStay(t *testing.T) {
 	space := func(name string) *corev1.Namespace {
 		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
@@ -194,11 +169,11 @@ func TestRootsAreInEveryNamespaceAndStay(t *testing.T) {
 		&corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "b", Name: rootName, Labels: map[string]string{"mine": "yes"}}, Data: map[string]string{"other": "kept", rootKey: "old"}})
 	var mu sync.Mutex
 	bundle, changed := "root 1", make(chan struct{}, 1)
-	r := &Roots{Client: c.Kube, Changed: changed, Logger: quiet, Bundle: func() []byte {
+	r := RootsOf(c.Kube, func() []byte {
 		mu.Lock()
 		defer mu.Unlock()
 		return []byte(bundle)
-	}}
+	}, changed, quiet)
 	running(t, r.Run)
 	has := func(ns, want string) func() bool {
 		return func() bool {

@@ -10,7 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/cache"
 
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 )
@@ -31,24 +30,8 @@ type Keys struct {
 	Logger       *slog.Logger
 }
 
-// Load finds the signing material: the plugged-in one if there is any, else
-// our own, which the first replica that gets there makes and the others take.
-// It tries until it succeeds or ctx ends.
-func (k *Keys) Load(ctx context.Context) (*ca.Material, error) {
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 10*time.Second) {
-		m, err := k.load(ctx)
-		if err == nil {
-			return m, nil
-		}
-		k.Logger.Warn("signing key not loaded yet", "reason", err, "retry", pause.String())
-		select {
-		case <-time.After(pause):
-		case <-ctx.Done():
-			return nil, fmt.Errorf("loading the signing key: %w", err)
-		}
-	}
-}
-
+// load finds the signing material: the plugged-in one if there is any, else our
+// own, which the first replica that gets there makes and the others take.
 func (k *Keys) load(ctx context.Context) (*ca.Material, error) {
 	secrets := k.Client.CoreV1().Secrets(k.Namespace)
 	plugged, err := secrets.Get(ctx, pluggedSecret, metav1.GetOptions{})
@@ -107,28 +90,4 @@ func parseSecret(s *corev1.Secret) (*ca.Material, error) {
 		return nil, fmt.Errorf("secret %s/%s: %w", s.Namespace, s.Name, err)
 	}
 	return m, nil
-}
-
-// Follow gives changed plugged-in material to use until ctx ends; what use
-// refuses stays unused.
-func (k *Keys) Follow(ctx context.Context, use func(*ca.Material) error) error {
-	i := named(k.Client, k.Namespace, pluggedSecret).Core().V1().Secrets().Informer()
-	take := func(o any) {
-		s, ok := o.(*corev1.Secret)
-		if !ok || s.Name != pluggedSecret {
-			return
-		}
-		m, err := parseSecret(s)
-		if err == nil {
-			err = use(m)
-		}
-		if err != nil {
-			k.Logger.Error("signing key not taken, the last one stays", "reason", err)
-		}
-	}
-	if _, err := i.AddEventHandler(cache.ResourceEventHandlerFuncs{AddFunc: take, UpdateFunc: func(_, o any) { take(o) }}); err != nil {
-		return fmt.Errorf("following secret %s: %w", pluggedSecret, err)
-	}
-	i.RunWithContext(ctx)
-	return nil
 }

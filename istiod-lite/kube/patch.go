@@ -122,7 +122,7 @@ func (t target) naming(have *unstructured.Unstructured) *unstructured.Unstructur
 }
 
 // ours are the types of conditions that only this control plane writes.
-var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted, translate.TypeRuleAccepted, translate.TypeWaypointAccepted}
+var ours = []string{translate.TypeZtunnelAccepted, translate.TypeWaypointBound, translate.TypeEntryAccepted, translate.TypeVisibilityApplied, translate.TypeRuleAccepted, translate.TypeWaypointAccepted}
 
 // condition is the wire form. The transition time moves only with the status.
 func condition(w translate.Condition, old map[string]any, now time.Time) (c map[string]any, same bool) {

@@ -31,6 +31,9 @@ func (w *Watcher) putMesh(cm *corev1.ConfigMap, gone bool) {
 			return
 		}
 	}
+	if mesh.Version = ""; !gone {
+		mesh.Version = cm.ResourceVersion
+	}
 	w.cfg.Queue.Put(objects.Ref{Kind: objects.KindMesh}, mesh)
 }
 
@@ -38,7 +41,7 @@ func (w *Watcher) putMesh(cm *corev1.ConfigMap, gone bool) {
 func named(c kubernetes.Interface, namespace, name string) informers.SharedInformerFactory {
 	return informers.NewSharedInformerFactoryWithOptions(c, 0,
 		informers.WithNamespace(namespace),
-		informers.WithTransform(strip),
+		informers.WithTransform(newStripper().strip),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.OneTermEqualSelector("metadata.name", name).String()
 		}))

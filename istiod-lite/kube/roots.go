@@ -19,31 +19,45 @@ import (
 
 // The ConfigMap that tells every namespace the mesh's roots.
 const (
-	rootName       = "istio-ca-root-cert"
-	rootKey        = "root-cert.pem"
-	rootLabel      = "istio.io/config"
-	rootLabelValue = "true"
+	rootName        = "istio-ca-root-cert"
+	revocationsName = "istio-ca-crl"
+	rootKey         = "root-cert.pem"
+	rootLabel       = "istio.io/config"
+	rootLabelValue  = "true"
 )
 
 // noRoot are namespaces that run no workloads.
 var noRoot = map[string]bool{"kube-public": true, "kube-node-lease": true, "local-path-storage": true}
 
-// Roots keeps the root certificates in a ConfigMap of every namespace, and
-// puts them back when somebody edits or deletes one.
+// Roots keeps what the mesh must know of its authority in a ConfigMap of every
+// namespace, and puts it back when somebody edits or deletes one.
 type Roots struct {
-	Client kubernetes.Interface
-	// Bundle is the PEM text.
-	Bundle func() []byte
-	// Changed gets a value when Bundle has; it may be nil.
-	Changed <-chan struct{}
-	Logger  *slog.Logger
+	client kubernetes.Interface
+	// name is the ConfigMap's, key that of the PEM text in it.
+	name, key string
+	bundle    func() []byte
+	changed   <-chan struct{} // gets a value when bundle has
+	log       *slog.Logger
+}
+
+// RootsOf tells the root certificates. changed gets a value when they have; it
+// may be nil.
+func RootsOf(c kubernetes.Interface, bundle func() []byte, changed <-chan struct{}, log *slog.Logger) *Roots {
+	return &Roots{c, rootName, rootKey, bundle, changed, log}
+}
+
+// RevocationsOf tells the lists of revoked certificates, to proxies that read
+// them from a file. Without a list there is no ConfigMap, or an empty one if
+// there was a list before.
+func RevocationsOf(c kubernetes.Interface, lists func() []byte, changed <-chan struct{}, log *slog.Logger) *Roots {
+	return &Roots{c, revocationsName, revocationKey, lists, changed, log}
 }
 
 // Run works until ctx ends.
 func (r *Roots) Run(ctx context.Context) error {
 	q := workqueue.NewTypedRateLimitingQueue(workqueue.NewTypedItemExponentialFailureRateLimiter[string](50*time.Millisecond, 30*time.Second))
-	spaces := informers.NewSharedInformerFactoryWithOptions(r.Client, 0, informers.WithTransform(strip)).Core().V1().Namespaces()
-	maps := named(r.Client, metav1.NamespaceAll, rootName).Core().V1().ConfigMaps()
+	spaces := informers.NewSharedInformerFactoryWithOptions(r.client, 0, informers.WithTransform(newStripper().strip)).Core().V1().Namespaces()
+	maps := named(r.client, metav1.NamespaceAll, r.name).Core().V1().ConfigMaps()
 	ofNamespace := func(o any) {
 		if n, ok := o.(*corev1.Namespace); ok {
 			q.Add(n.Name)
@@ -53,7 +67,7 @@ func (r *Roots) Run(ctx context.Context) error {
 		if last, ok := o.(cache.DeletedFinalStateUnknown); ok {
 			o = last.Obj
 		}
-		if m, ok := o.(*corev1.ConfigMap); ok && m.Name == rootName {
+		if m, ok := o.(*corev1.ConfigMap); ok && m.Name == r.name {
 			q.Add(m.Namespace)
 		}
 	}
@@ -65,7 +79,7 @@ func (r *Roots) Run(ctx context.Context) error {
 	if _, err := maps.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
 		UpdateFunc: func(_, o any) { ofMap(o) }, DeleteFunc: ofMap,
 	}); err != nil {
-		return fmt.Errorf("watching root certificates: %w", err)
+		return fmt.Errorf("watching configmaps %s: %w", r.name, err)
 	}
 	var running sync.WaitGroup
 	defer running.Wait()
@@ -81,7 +95,7 @@ func (r *Roots) Run(ctx context.Context) error {
 			return nil
 		}
 		if err := r.reconcile(ctx, ns, spaces.Lister(), maps.Lister()); err != nil && ctx.Err() == nil {
-			r.Logger.Warn("root certificate not written, trying again", "namespace", ns, "reason", err)
+			r.log.Warn("configmap not written, trying again", "configmap", r.name, "namespace", ns, "reason", err)
 			q.AddRateLimited(ns)
 		} else {
 			q.Forget(ns)
@@ -96,7 +110,7 @@ func (r *Roots) shutDown(ctx context.Context, q workqueue.TypedRateLimitingInter
 	defer q.ShutDown()
 	for {
 		select {
-		case <-r.Changed:
+		case <-r.changed:
 			all, _ := spaces.List(everything)
 			for _, ns := range all {
 				q.Add(ns.Name)
@@ -113,20 +127,23 @@ func (r *Roots) reconcile(ctx context.Context, ns string, spaces corelisters.Nam
 	if err != nil || space.DeletionTimestamp != nil || noRoot[ns] {
 		return nil
 	}
-	bundle := string(r.Bundle())
-	api := r.Client.CoreV1().ConfigMaps(ns)
-	have, err := maps.ConfigMaps(ns).Get(rootName)
+	bundle := string(r.bundle())
+	api := r.client.CoreV1().ConfigMaps(ns)
+	have, err := maps.ConfigMaps(ns).Get(r.name)
+	if apierrors.IsNotFound(err) && bundle == "" {
+		return nil
+	}
 	if apierrors.IsNotFound(err) {
 		_, err = api.Create(ctx, &corev1.ConfigMap{
-			ObjectMeta: metav1.ObjectMeta{Name: rootName, Namespace: ns, Labels: map[string]string{rootLabel: rootLabelValue}},
-			Data:       map[string]string{rootKey: bundle},
+			ObjectMeta: metav1.ObjectMeta{Name: r.name, Namespace: ns, Labels: map[string]string{rootLabel: rootLabelValue}},
+			Data:       map[string]string{r.key: bundle},
 		}, metav1.CreateOptions{})
 		if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
 			return nil
 		}
 		return err
 	}
-	if err != nil || have.Data[rootKey] == bundle && have.Labels[rootLabel] == rootLabelValue {
+	if err != nil || have.Data[r.key] == bundle && have.Labels[rootLabel] == rootLabelValue {
 		return err
 	}
 	want := have.DeepCopy()
@@ -136,7 +153,7 @@ func (r *Roots) reconcile(ctx context.Context, ns string, spaces corelisters.Nam
 	if want.Data == nil {
 		want.Data = map[string]string{}
 	}
-	want.Labels[rootLabel], want.Data[rootKey] = rootLabelValue, bundle
+	want.Labels[rootLabel], want.Data[r.key] = rootLabelValue, bundle
 	_, err = api.Update(ctx, want, metav1.UpdateOptions{})
 	return err
 }

@@ -34,12 +34,13 @@ type WatcherConfig struct {
 // Watcher keeps a queue fed with the objects of a cluster.
 type Watcher struct {
 	cfg    WatcherConfig
+	strip  *stripper
 	synced chan struct{}
 }
 
 // NewWatcher makes a watcher; nothing is watched before Run.
 func NewWatcher(cfg WatcherConfig) *Watcher {
-	return &Watcher{cfg: cfg, synced: make(chan struct{})}
+	return &Watcher{cfg: cfg, strip: newStripper(), synced: make(chan struct{})}
 }
 
 // Synced is closed once everything that was there has been queued, of every
@@ -79,16 +80,16 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // informers are those of the kinds that every cluster has.
 func (w *Watcher) informers() []cache.SharedIndexInformer {
-	all := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(strip))
+	all := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(w.strip.strip))
 	// Pods that ended have no address any more, and there can be many.
-	live := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(strip),
+	live := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(w.strip.strip),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) {
 			o.FieldSelector = fields.AndSelectors(
 				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodSucceeded)),
 				fields.OneTermNotEqualSelector("status.phase", string(corev1.PodFailed))).String()
 		}))
 	mesh := named(w.cfg.Clients.Kube, w.cfg.Namespace, meshName)
-	defaults := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(strip), informers.WithNamespace(w.cfg.Namespace),
+	defaults := informers.NewSharedInformerFactoryWithOptions(w.cfg.Clients.Kube, 0, informers.WithTransform(w.strip.strip), informers.WithNamespace(w.cfg.Namespace),
 		informers.WithTweakListOptions(func(o *metav1.ListOptions) { o.LabelSelector = provision.LabelDefaults }))
 	w.cfg.Queue.Put(objects.Ref{Kind: objects.KindMesh}, w.cfg.Mesh)
 	return []cache.SharedIndexInformer{

@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"fmt"
 	"reflect"
 	"sync"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	security "istio.io/client-go/pkg/apis/security/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	metadatafake "k8s.io/client-go/metadata/fake"
 	gateway "sigs.k8s.io/gateway-api/apis/v1"
 
@@ -246,9 +248,41 @@ spec: {selector: {matchLabels: {app: front}}, rules: [{from: [{source: {namespac
 	}
 }
 
+func TestPodsOfADeploymentShareWhatTheyHaveAlike(t *testing.T) {
+	one := func(name, revision string) *corev1.Pod {
+		yes := true
+		return &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{
+				Namespace: "shop", Name: name, Labels: map[string]string{"app": "web", "version": revision},
+				OwnerReferences: []metav1.OwnerReference{{Kind: "ReplicaSet", Name: "web", UID: types.UID(name), Controller: &yes}},
+			},
+			Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: name, Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: 80}}}}},
+		}
+	}
+	s := newStripper()
+	a, b, c := one("a", "v1"), one("b", "v1"), one("c", "v2")
+	for _, p := range []*corev1.Pod{a, b, c} {
+		if _, err := s.strip(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if &a.Spec.Containers[0] != &b.Spec.Containers[0] || &a.OwnerReferences[0] != &b.OwnerReferences[0] {
+		t.Error("two pods of one template have containers and owners of their own")
+	}
+	if a.Labels["version"] != "v1" || b.Labels["version"] != "v1" || c.Labels["version"] != "v2" || c.Spec.Containers[0].Ports[0].ContainerPort != 80 {
+		t.Errorf("sharing changed them: %v, %v, %v", a.Labels, b.Labels, c)
+	}
+	for i := range 3 * mostShared {
+		s.text(fmt.Sprint(i))
+	}
+	if len(s.all) > mostShared {
+		t.Errorf("%d texts are kept, want at most %d", len(s.all), mostShared)
+	}
+}
+
 func stripAll(t *testing.T, o any) {
 	t.Helper()
-	if _, err := strip(o); err != nil {
+	if _, err := newStripper().strip(o); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -26,7 +26,11 @@ func (c *Conditions) write(ctx context.Context, ref objects.Ref) error {
 		err = c.writeParents(ctx, in, ref, want, seen)
 	} else if other, ok := targets[ref.Kind]; ok {
 		err = c.apply(ctx, other, ref, func(have *unstructured.Unstructured) (*unstructured.Unstructured, bool) {
-			return other.patch(have, want, time.Now())
+			p, changed := other.patch(have, want, time.Now())
+			if ref.Kind == objects.KindServiceEntry && addresses(p, have, detail) {
+				changed = true
+			}
+			return p, changed
 		})
 	} else if whole, ok := detailed[ref.Kind]; ok {
 		err = c.apply(ctx, whole, ref, func(have *unstructured.Unstructured) (*unstructured.Unstructured, bool) {

@@ -19,8 +19,13 @@ import (
 
 // Ledger is safe for one writer and many readers. The zero value is empty.
 type Ledger struct {
+	// Settings is the ConfigMap of the mesh's settings; none is none. Set it
+	// before the first question.
+	Settings objects.Key
+
 	mu      sync.Mutex
 	entries map[objects.Ref]entry
+	newest  uint64
 }
 
 // entry is the newest version of an object and the generation that first held
@@ -37,13 +42,16 @@ func (l *Ledger) Note(changes feed.Changes, refs []objects.Ref, generation uint6
 	if l.entries == nil {
 		l.entries = map[objects.Ref]entry{}
 	}
+	l.newest = generation
 	for _, ref := range refs {
-		o, ok := changes[ref].(metav1.Object)
-		if !ok {
-			delete(l.entries, ref) // gone, or the settings, which are no object
-			continue
+		switch o := changes[ref].(type) {
+		case metav1.Object:
+			l.entries[ref] = entry{o.GetResourceVersion(), generation}
+		case objects.MeshConfig:
+			l.entries[ref] = entry{o.Version, generation}
+		default:
+			delete(l.entries, ref) // gone
 		}
-		l.entries[ref] = entry{o.GetResourceVersion(), generation}
 	}
 }
 
@@ -53,9 +61,9 @@ type State string
 // The states.
 const (
 	// Held: every generation from Answer.Generation on holds this version or a
-	// later one.
+	// later one; or holds none, if that was asked.
 	Held State = "held"
-	// Pending: it has not been seen yet, or is gone.
+	// Pending: it has not been seen yet, or is gone; or is not gone yet.
 	Pending State = "pending"
 	// Unread: the mesh does not read objects of this kind, so no proxy is
 	// concerned.
@@ -69,6 +77,8 @@ type Question struct {
 	Namespace       string `json:"namespace,omitempty"`
 	Name            string `json:"name"`
 	ResourceVersion string `json:"resourceVersion"`
+	// Gone asks whether the object has gone, instead.
+	Gone bool `json:"gone,omitempty"`
 }
 
 // Answer is what is known of it.
@@ -85,16 +95,28 @@ func (q Question) Ref() objects.Ref {
 
 // Ask answers a question.
 func (l *Ledger) Ask(q Question) Answer {
-	if !objects.Reads(q.APIVersion, objects.Kind(q.Kind)) {
+	ref := q.Ref()
+	switch {
+	case l.settings(q):
+		ref = objects.Ref{Kind: objects.KindMesh}
+	case !objects.Reads(q.APIVersion, objects.Kind(q.Kind)):
 		return Answer{Question: q, State: Unread}
 	}
 	l.mu.Lock()
-	e, ok := l.entries[q.Ref()]
-	l.mu.Unlock()
-	if !ok || !reached(e.version, q.ResourceVersion) {
+	defer l.mu.Unlock()
+	e, ok := l.entries[ref]
+	switch {
+	case q.Gone && (!ok || e.version == ""):
+		return Answer{Question: q, State: Held, Generation: l.newest}
+	case q.Gone || !ok || !reached(e.version, q.ResourceVersion):
 		return Answer{Question: q, State: Pending}
 	}
 	return Answer{Question: q, State: Held, Generation: e.generation}
+}
+
+// settings reports whether a question is about the mesh's settings.
+func (l *Ledger) settings(q Question) bool {
+	return q.APIVersion == "v1" && q.Kind == string(objects.KindConfigMap) && l.Settings != objects.Key{} && q.Ref().Key == l.Settings
 }
 
 // reached compares versions, which Kubernetes lets clients do since 1.35. What

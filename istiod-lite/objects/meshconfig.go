@@ -9,6 +9,8 @@ import (
 // MeshConfig is the mesh-wide settings: the subset of Istio's MeshConfig that
 // the rules read, and where this control plane stands.
 type MeshConfig struct {
+	// Version is that of the ConfigMap it was read from; empty if from none.
+	Version string
 	// TrustDomain of every identity; empty means cluster.local.
 	TrustDomain string
 	// TrustDomainAliases are other trust domains that policies may name and
@@ -25,6 +27,16 @@ type MeshConfig struct {
 	// WaypointMissing is what becomes of connections whose waypoint has never
 	// been there: refused after a wait, or with WaypointMissingDirect let past it.
 	WaypointMissing string
+	// UnseenDeny is what becomes at L4 of a DENY that asks only what L4 cannot see:
+	// it denies, or with UnseenDenyIgnore has no effect.
+	UnseenDeny string
+	// RegistryOnly closes to the mesh's workloads what the mesh does not know.
+	RegistryOnly bool
+	// ServiceExportTo is what exportTo of a ServiceEntry is where it has none; empty
+	// means everywhere.
+	ServiceExportTo []string
+	// EntryVisibility bounds it.
+	EntryVisibility EntryVisibility
 	// Providers are those of extensionProviders that authorize requests.
 	Providers []Provider
 	// Tracing is what defaultProviders.tracing chooses of extensionProviders, with
@@ -35,6 +47,9 @@ type MeshConfig struct {
 // WaypointMissingDirect lets connections pass by a waypoint that is named and has
 // never been ready, as Istio does.
 const WaypointMissingDirect = "direct"
+
+// UnseenDenyIgnore makes a DENY do at L4 what Istio's does.
+const UnseenDenyIgnore = "ignore"
 
 // WithDefaults fills what is empty.
 func (m MeshConfig) WithDefaults() MeshConfig {
@@ -59,11 +74,17 @@ func (m MeshConfig) WithDefaults() MeshConfig {
 // the text is shared with Istio's other parts.
 func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	var read struct {
-		TrustDomain        *string  `json:"trustDomain"`
-		TrustDomainAliases []string `json:"trustDomainAliases"`
-		RootNamespace      *string  `json:"rootNamespace"`
+		TrustDomain           *string  `json:"trustDomain"`
+		TrustDomainAliases    []string `json:"trustDomainAliases"`
+		RootNamespace         *string  `json:"rootNamespace"`
+		OutboundTrafficPolicy struct {
+			Mode *string `json:"mode"`
+		} `json:"outboundTrafficPolicy"`
+		DefaultServiceExportTo []string         `json:"defaultServiceExportTo"`
+		ServiceEntryVisibility *entryVisibility `json:"serviceEntryVisibility"`
 		// Not Istio's: a setting of this mesh alone.
 		WaypointMissing    *string             `json:"waypointMissing"`
+		UnseenDeny         *string             `json:"unseenDeny"`
 		ExtensionProviders []extensionProvider `json:"extensionProviders"`
 		DefaultProviders   struct {
 			Tracing []string `json:"tracing"`
@@ -86,8 +107,29 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	if read.RootNamespace != nil {
 		base.RootNamespace = *read.RootNamespace
 	}
+	if read.UnseenDeny != nil {
+		base.UnseenDeny = *read.UnseenDeny
+	}
 	if read.WaypointMissing != nil {
 		base.WaypointMissing = *read.WaypointMissing
+	}
+	if mode := read.OutboundTrafficPolicy.Mode; mode != nil {
+		switch *mode {
+		case "REGISTRY_ONLY", "ALLOW_ANY":
+			base.RegistryOnly = *mode == "REGISTRY_ONLY"
+		default:
+			return base, fmt.Errorf("outboundTrafficPolicy.mode %q is neither ALLOW_ANY nor REGISTRY_ONLY", *mode)
+		}
+	}
+	if read.DefaultServiceExportTo != nil {
+		base.ServiceExportTo = read.DefaultServiceExportTo
+	}
+	if read.ServiceEntryVisibility != nil {
+		bound, err := read.ServiceEntryVisibility.read()
+		if err != nil {
+			return base, err
+		}
+		base.EntryVisibility = bound
 	}
 	if read.ExtensionProviders != nil {
 		base.Providers = nil

@@ -191,3 +191,19 @@ extensionProviders:
 		}
 	}
 }
+
+func TestWhatTheMeshMayDial(t *testing.T) {
+	for mode, want := range map[string]bool{"REGISTRY_ONLY": true, "ALLOW_ANY": false} {
+		m, err := ParseMesh("outboundTrafficPolicy: {mode: "+mode+"}", MeshConfig{RegistryOnly: !want})
+		if err != nil || m.RegistryOnly != want {
+			t.Errorf("%s: %v, %v", mode, m.RegistryOnly, err)
+		}
+	}
+	if m, err := ParseMesh("trustDomain: td", MeshConfig{RegistryOnly: true}); err != nil || !m.RegistryOnly {
+		t.Errorf("nothing said: %v, %v; want what was", m.RegistryOnly, err)
+	}
+	// A mode that nobody knows could be one that closes.
+	if _, err := ParseMesh("outboundTrafficPolicy: {mode: REGISTRY}", MeshConfig{}); err == nil {
+		t.Error("a mode that nobody knows was taken")
+	}
+}

@@ -1,7 +1,7 @@
 // Package push gives the newest model to the proxies that are connected.
 //
 // It owns the step from a mesh.Model to snapshots with generations, and the
-// debouncing of changes. It refuses to know the protocol, which is
+// pace of changes. It refuses to know the protocol, which is
 // internal/xds's, and what a resource holds, which is istiod-lite/snapshot's.
 // Driven by the root package of istiod-lite, one Publish at a time.
 package push
@@ -50,7 +50,7 @@ type Pusher struct {
 func New(cfg Config) *Pusher {
 	p := &Pusher{}
 	p.server = xds.NewServer(xds.ServerConfig{
-		Source: current{p}, Authenticate: cfg.Authenticate, Late: snapshot.Late, Guards: snapshot.Guards,
+		Source: current{p}, Authenticate: cfg.Authenticate, Late: snapshot.Late, Moves: snapshot.Moves, StandIns: snapshot.StandIns, Guards: snapshot.Guards,
 		Identifier: cfg.Identifier, Observer: cfg.Observer, Logger: cfg.Logger,
 	})
 	return p

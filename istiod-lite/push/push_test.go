@@ -133,20 +133,24 @@ func TestAnEmptyMeshIsPublished(t *testing.T) {
 	}
 }
 
-func TestDebounce(t *testing.T) {
-	const quietTime, most = 10 * time.Millisecond, 100 * time.Millisecond
+func TestPace(t *testing.T) {
+	const shortest, longest = 10 * time.Millisecond, 80 * time.Millisecond
+	ms := func(times ...int) (out []time.Duration) {
+		for _, n := range times {
+			out = append(out, time.Duration(n)*time.Millisecond)
+		}
+		return out
+	}
 	for _, tt := range []struct {
 		name  string
 		every time.Duration
 		times int
-		// acts and last are how often and when, after the first change, act is called.
-		acts int
-		last time.Duration
+		want  []time.Duration // when, after the first change, act is called
 	}{
-		{"one change is acted on once it is quiet", 0, 1, 1, 10 * time.Millisecond},
-		{"a burst is acted on once, after its end", 2 * time.Millisecond, 10, 1, 28 * time.Millisecond},
-		{"a stream without an end is acted on in time", 7 * time.Millisecond, 20, 2, 143 * time.Millisecond},
-		{"changes far apart are acted on each", 50 * time.Millisecond, 3, 3, 110 * time.Millisecond},
+		{"one change is acted on at once", 0, 1, ms(0)},
+		{"what comes in the pause is acted on after it", 2 * time.Millisecond, 5, ms(0, 10)},
+		{"a storm is acted on ever less often, and after its end", time.Millisecond, 300, ms(0, 10, 30, 70, 150, 230, 310)},
+		{"changes far apart are acted on each, at once", 50 * time.Millisecond, 3, ms(0, 50, 100)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -155,13 +159,17 @@ func TestDebounce(t *testing.T) {
 				began := time.Now()
 				var acts []time.Duration
 				go func() {
-					done <- Debounce(ctx, changes, quietTime, most, func() error {
+					done <- Pace(ctx, changes, shortest, longest, func() error {
 						acts = append(acts, time.Since(began))
 						return nil
 					})
 				}()
 				for range tt.times {
-					changes <- struct{}{}
+					select {
+					case changes <- struct{}{}:
+					default: // it knows already
+					}
+					synctest.Wait()
 					time.Sleep(tt.every)
 				}
 				time.Sleep(time.Second)
@@ -169,8 +177,8 @@ func TestDebounce(t *testing.T) {
 				if err := <-done; err != nil {
 					t.Error(err)
 				}
-				if len(acts) != tt.acts || acts[len(acts)-1] != tt.last {
-					t.Errorf("acted after %v, want %d times, at last after %v", acts, tt.acts, tt.last)
+				if d := cmp.Diff(tt.want, acts); d != "" {
+					t.Error(d)
 				}
 			})
 		})
@@ -179,7 +187,7 @@ func TestDebounce(t *testing.T) {
 		changes := make(chan struct{}, 1)
 		changes <- struct{}{}
 		want := errors.New("no")
-		if err := Debounce(t.Context(), changes, 0, 0, func() error { return want }); !errors.Is(err, want) {
+		if err := Pace(t.Context(), changes, 0, 0, func() error { return want }); !errors.Is(err, want) {
 			t.Errorf("got %v", err)
 		}
 	})

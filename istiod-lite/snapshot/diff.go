@@ -2,55 +2,88 @@ package snapshot
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/wire"
 	"github.com/ambit-mesh/ambit/internal/xds"
 )
 
-// Diff is the steps that take a ztunnel from old, which may be nil, to new:
-// policies before the workloads that name them, policies that come to apply by
-// name only after those workloads, and removals of policies last. The first
-// state has both types even if empty.
+// Diff is the steps that take a ztunnel from old, which may be nil, to new: those
+// of the server (xds.Order), whatever the proxy.
 func Diff(old, new *Ztunnel) []xds.Update {
 	if old == nil {
 		old = &Ztunnel{}
 	}
-	policies, late, gone := diff(xds.TypeAuthorization, old, new)
-	addresses, _, left := diff(xds.TypeAddress, old, new)
-	steps := []xds.Update{
-		{Type: xds.TypeAuthorization, Upserts: policies},
-		{Type: xds.TypeAddress, Upserts: addresses, Removed: left},
-		{Type: xds.TypeAuthorization, Upserts: late, Removed: gone},
-	}
-	if old.Types == nil {
-		return steps[:2]
-	}
-	return slices.DeleteFunc(steps, func(u xds.Update) bool { return len(u.Upserts)+len(u.Removed) == 0 })
+	return xds.Order(old.Types, new.Types, xds.ServerConfig{Late: Late, Moves: Moves, StandIns: StandIns, Guards: Guards})
 }
 
-func diff(typ string, old, new *Ztunnel) (now, late []xds.Resource, removed []string) {
-	for name, n := range new.Types[typ] {
-		o := old.Types[typ][name]
-		switch {
-		case o == n || o != nil && o.Version == n.Version:
-		case o != nil && Late(typ, o, n):
-			late = append(late, *n)
-		default:
-			now = append(now, *n)
+// Moves tells under which replaced policies a workload comes and which it leaves:
+// one that has named pods, and still does, names it no longer, and has become
+// another at once. A workload that trusts fewer names of the trust domain leaves
+// all, as policies do not speak of those names any more.
+func Moves(guards map[string]xds.Replaced, old, new *xds.Resource) (m xds.Move) {
+	if len(guards) == 0 {
+		return m
+	}
+	was, _, err := wire.UnmarshalAddress(old.Body)
+	if err != nil || was == nil {
+		return m
+	}
+	is := &mesh.Workload{}
+	if new != nil {
+		if is, _, err = wire.UnmarshalAddress(new.Body); err != nil || is == nil {
+			return m
+		}
+		if slices.ContainsFunc(was.Settings.TrustDomainAliases, func(alias string) bool { return !slices.Contains(is.Settings.TrustDomainAliases, alias) }) {
+			return xds.Move{LeavesAll: true}
 		}
 	}
-	for name := range old.Types[typ] {
-		if new.Types[typ][name] == nil {
-			removed = append(removed, name)
+	for _, k := range was.Policies {
+		g, replaced := guards[k.String()]
+		if replaced && !slices.Contains(is.Policies, k) && bySelector(g.Old) && bySelector(g.New) {
+			m.Leaves = append(m.Leaves, k.String())
 		}
 	}
-	byName := func(a, b xds.Resource) int { return strings.Compare(a.Name, b.Name) }
-	slices.SortFunc(now, byName)
-	slices.SortFunc(late, byName)
-	slices.Sort(removed)
-	return now, late, removed
+	for _, k := range is.Policies {
+		if _, replaced := guards[k.String()]; replaced && !slices.Contains(was.Policies, k) {
+			m.Comes = append(m.Comes, k.String())
+		}
+	}
+	return m
+}
+
+// StandIns makes copies of policies under names that no policy can have, and of
+// workloads that name the copies instead.
+func StandIns(policies, workloads []*xds.Resource) (copies, standing []*xds.Resource) {
+	instead := map[mesh.PolicyKey]mesh.PolicyKey{}
+	for _, r := range policies {
+		p, err := wire.UnmarshalPolicy(r.Name, r.Body)
+		if err != nil {
+			continue
+		}
+		before := p.Key
+		p.Key.Name += "~before"
+		instead[before] = p.Key
+		copies = append(copies, versioned(policy(p)))
+	}
+	for _, r := range workloads {
+		w, _, err := wire.UnmarshalAddress(r.Body)
+		if err != nil || w == nil {
+			continue
+		}
+		for i, k := range w.Policies {
+			if other, ok := instead[k]; ok {
+				w.Policies[i] = other
+			}
+		}
+		standing = append(standing, versioned(workload(w)))
+	}
+	return copies, standing
+}
+
+func versioned(r *xds.Resource) *xds.Resource {
+	r.Version = wire.Version(r.Body)
+	return r
 }
 
 // Late reports whether a policy's change must wait for the workloads: one that

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/wire"
 	"github.com/ambit-mesh/ambit/internal/xds"
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 	"github.com/ambit-mesh/ambit/istiod-lite/translate"
@@ -85,8 +86,13 @@ func TestOrderOfSteps(t *testing.T) {
 	policy := func(name string, scope mesh.PolicyScope) *mesh.Policy {
 		return &mesh.Policy{Key: mesh.PolicyKey{Namespace: "n", Name: name}, Scope: scope}
 	}
+	deny := func(name string) *mesh.Policy {
+		p := policy(name, mesh.ScopeSelector)
+		p.Action = mesh.ActionDeny
+		return p
+	}
 	workload := func(name string, policies ...string) *mesh.Workload {
-		w := &mesh.Workload{UID: name, Network: "net", Capacity: 1}
+		w := &mesh.Workload{UID: name, Network: "net", Capacity: 1, Hostname: name}
 		for _, p := range policies {
 			w.Policies = append(w.Policies, mesh.PolicyKey{Namespace: "n", Name: p})
 		}
@@ -132,6 +138,18 @@ func TestOrderOfSteps(t *testing.T) {
 			ptr(model(workload("a", "y", "z"), policy("y", mesh.ScopeSelector), policy("z", mesh.ScopeSelector))),
 			[]string{"Authorization +n/z", "Address +a -b", "Authorization +n/y -n/x"},
 		},
+		{
+			"a workload that goes is not judged by what its policy becomes for others",
+			ptr(model(workload("a", "x"), workload("b", "y"), workload("c"), policy("x", mesh.ScopeSelector), policy("y", mesh.ScopeSelector))),
+			ptr(model(workload("c", "x"), deny("x"), policy("y", mesh.ScopeSelector))),
+			[]string{"Address -a", "Authorization +n/x", "Address +c -b"},
+		},
+		{
+			"workloads that change places are judged by what was, until by what comes",
+			ptr(model(workload("a", "x"), workload("b", "y"), policy("x", mesh.ScopeSelector), policy("y", mesh.ScopeSelector))),
+			ptr(model(workload("a", "y"), workload("b", "x"), deny("x"), deny("y"))),
+			[]string{"Authorization +n/x~before +n/y~before", "Address +a +b", "Authorization +n/x +n/y", "Address +a +b", "Authorization -n/x~before -n/y~before"},
+		},
 		{"nothing", ptr(model(workload("w"))), ptr(model(workload("w"))), nil},
 	} {
 		var old *Ztunnel
@@ -166,5 +184,25 @@ func TestSingleResourcesAreFoundByAddressServiceAndNode(t *testing.T) {
 	}
 	if d := cmp.Diff([]string{service.Name, xds.NodeKey("node-0000")}, pod.Follows); d != "" {
 		t.Errorf("what the pod follows (-want +got):\n%s", d)
+	}
+}
+
+func TestAStandInNamesCopiesInThePlaceOfPolicies(t *testing.T) {
+	p := &mesh.Policy{Key: mesh.PolicyKey{Namespace: "n", Name: "x"}, Scope: mesh.ScopeSelector, Action: mesh.ActionDeny}
+	w := &mesh.Workload{UID: "w", Network: "net", Capacity: 1, Hostname: "w", Policies: []mesh.PolicyKey{p.Key, {Namespace: "n", Name: "y"}}}
+	copies, standing := StandIns([]*xds.Resource{policy(p)}, []*xds.Resource{workload(w)})
+	if len(copies) != 1 || len(standing) != 1 {
+		t.Fatalf("%d copies, %d that stand in", len(copies), len(standing))
+	}
+	same, err := wire.UnmarshalPolicy(copies[0].Name, copies[0].Body)
+	if err != nil || same.Action != p.Action || same.Scope != p.Scope || same.Key == p.Key {
+		t.Errorf("the copy is %+v (%v)", same, err)
+	}
+	stands, _, err := wire.UnmarshalAddress(standing[0].Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff([]mesh.PolicyKey{same.Key, {Namespace: "n", Name: "y"}}, stands.Policies); d != "" || standing[0].Version == "" {
+		t.Errorf("version %q, names:\n%s", standing[0].Version, d)
 	}
 }

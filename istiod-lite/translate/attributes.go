@@ -24,6 +24,19 @@ type attributes struct {
 
 func (a *attributes) empty() bool { return !a.set }
 
+// unseen reports whether nothing is left because L4 cannot see it.
+func (a *attributes) unseen() bool {
+	if a.set || len(a.trouble) == 0 {
+		return false
+	}
+	for _, t := range a.trouble {
+		if t.why != blindAtL4 {
+			return false
+		}
+	}
+	return true
+}
+
 // matches is what must hold, all of it.
 func (a *attributes) matches() alternative {
 	m := a.match
@@ -127,56 +140,6 @@ func text(s string) ([]mesh.StringMatch, string) {
 		return []mesh.StringMatch{{Op: mesh.OpPrefix, Value: s[:len(s)-1]}}, ""
 	}
 	return []mesh.StringMatch{{Op: mesh.OpExact, Value: s}}, ""
-}
-
-// principals reads an identity without its scheme. One of this mesh's trust
-// domain stands for the same account under every alias.
-func (c *conversion) principals(s string) ([]mesh.StringMatch, string) {
-	m, why := text(strings.TrimPrefix(s, "spiffe://"))
-	if why != "" || m[0].Op == mesh.OpPresence || m[0].Op == mesh.OpSuffix {
-		return m, why
-	}
-	domain, rest, whole := strings.Cut(m[0].Value, "/")
-	if !whole {
-		return m, ""
-	}
-	var out []mesh.StringMatch
-	for _, d := range c.aliases(domain) {
-		out = append(out, mesh.StringMatch{Op: m[0].Op, Value: d + "/" + rest})
-	}
-	return out, ""
-}
-
-// trustDomain reads a trust domain as the beginning of a principal.
-func (c *conversion) trustDomain(s string) ([]mesh.StringMatch, string) {
-	m, why := text(s)
-	switch {
-	case why != "":
-		return nil, why
-	case strings.Contains(s, "/"):
-		return nil, "is not a trust domain"
-	case m[0].Op == mesh.OpSuffix:
-		return nil, "cannot be compared"
-	case m[0].Op == mesh.OpExact:
-		var out []mesh.StringMatch
-		for _, d := range c.aliases(s) {
-			out = append(out, mesh.StringMatch{Op: mesh.OpPrefix, Value: d + "/"})
-		}
-		return out, ""
-	}
-	return m, ""
-}
-
-// aliases are the trust domains that one stands for: the mesh's own, which
-// "cluster.local" also means, stands for all of its aliases.
-func (c *conversion) aliases(domain string) []string {
-	ours := append([]string{c.mesh.TrustDomain}, c.mesh.TrustDomainAliases...)
-	for _, d := range append(ours, "cluster.local") {
-		if domain == d {
-			return ours
-		}
-	}
-	return []string{domain}
 }
 
 // serviceAccount reads "namespace/name", or "name" in the policy's namespace.

@@ -12,7 +12,12 @@ import (
 	"github.com/ambit-mesh/ambit/istiod-lite/objects"
 )
 
-const annotationDryRun = "istio.io/dry-run"
+const (
+	annotationDryRun = "istio.io/dry-run"
+	// annotationUnseen, or the mesh's setting unseenDeny, with "ignore" makes a
+	// DENY do at L4 what Istio's does: nothing, where L4 sees nothing of it.
+	annotationUnseen = "ambit.io/unseen-deny"
+)
 
 // authorization makes the L4 policy of an AuthorizationPolicy: nil if ztunnel
 // has no part in it. The condition is nil for one that only waypoints read;
@@ -26,6 +31,7 @@ func authorization(m objects.MeshConfig, ap *security.AuthorizationPolicy) (*mes
 		return nil, nil
 	}
 	c := conversion{mesh: m, namespace: ap.Namespace, action: actionOf(ap)}
+	c.lax = c.action == mesh.ActionDeny && firstOf(ap.Annotations[annotationUnseen], m.UnseenDeny) == objects.UnseenDenyIgnore
 	if c.action != mesh.ActionAllow && c.action != mesh.ActionDeny {
 		c.note("Action %s is not enforced at L4: the policy has no effect here.", ap.Spec.GetAction())
 		return nil, c.condition(ap)
@@ -77,8 +83,11 @@ type conversion struct {
 	action    mesh.Action
 	// waypoint is set for a policy of waypoints, which see requests.
 	waypoint bool
-	rule     int
-	notes    []string
+	// lax leaves out of a DENY what L4 cannot see, and the rule if nothing else is
+	// left of a part of it.
+	lax   bool
+	rule  int
+	notes []string
 }
 
 func (c *conversion) note(format string, args ...any) {
@@ -101,15 +110,21 @@ func (c *conversion) condition(ap *security.AuthorizationPolicy) *Condition {
 }
 
 func (c *conversion) dryRun(annotations map[string]string) bool {
-	text, ok := annotations[annotationDryRun]
+	dry, ok := isDryRun(annotations)
 	if !ok {
-		return false
-	}
-	dry, err := strconv.ParseBool(text)
-	if err != nil {
-		c.note("Annotation %s is %q, neither true nor false: the policy is enforced.", annotationDryRun, text)
+		c.note("Annotation %s is %q, neither true nor false: the policy is enforced.", annotationDryRun, annotations[annotationDryRun])
 	}
 	return dry
+}
+
+// isDryRun reads the mark, and whether it can be read.
+func isDryRun(annotations map[string]string) (dry, ok bool) {
+	text, marked := annotations[annotationDryRun]
+	if !marked {
+		return false, true
+	}
+	dry, err := strconv.ParseBool(text)
+	return dry, err == nil
 }
 
 // trouble is an attribute that cannot be evaluated.
@@ -122,7 +137,9 @@ func (t trouble) String() string { return t.attribute + " " + t.why }
 type part struct {
 	alternatives []alternative
 	wide         bool
-	trouble      []trouble
+	// unseen says that alternatives were left out.
+	unseen  bool
+	trouble []trouble
 }
 
 // alternative is matches that must all hold. There is more than one only
@@ -134,19 +151,22 @@ type alternative []mesh.Match
 func (c *conversion) convert(r *api.Rule) []mesh.Rule {
 	var parts []part
 	if from := r.GetFrom(); len(from) > 0 {
-		parts = append(parts, gather(from, func(f *api.Rule_From) attributes { return c.source(f.GetSource()) }))
+		parts = append(parts, gather(c.lax, from, func(f *api.Rule_From) attributes { return c.source(f.GetSource()) }))
 	}
 	if to := r.GetTo(); len(to) > 0 {
-		parts = append(parts, gather(to, func(t *api.Rule_To) attributes { return c.operation(t.GetOperation()) }))
+		parts = append(parts, gather(c.lax, to, func(t *api.Rule_To) attributes { return c.operation(t.GetOperation()) }))
 	}
 	for _, when := range r.GetWhen() {
-		parts = append(parts, gather([]*api.Condition{when}, c.when))
+		parts = append(parts, gather(c.lax, []*api.Condition{when}, c.when))
 	}
 	if !c.report(parts) {
 		return nil
 	}
 	rules := []mesh.Rule{{}}
 	for _, p := range parts {
+		if p.unseen && len(p.alternatives) == 0 {
+			return nil
+		}
 		if !p.wide {
 			rules = cross(rules, p.alternatives)
 		}
@@ -156,11 +176,15 @@ func (c *conversion) convert(r *api.Rule) []mesh.Rule {
 
 // gather converts the alternatives of a part. One without any attribute left
 // holds always, and so does the part: only a DENY comes to use that.
-func gather[T any](in []T, convert func(T) attributes) part {
+func gather[T any](lax bool, in []T, convert func(T) attributes) part {
 	var p part
 	for _, x := range in {
 		a := convert(x)
 		p.trouble = append(p.trouble, a.trouble...)
+		if lax && a.unseen() {
+			p.unseen = true
+			continue
+		}
 		if a.empty() {
 			p.wide = true
 			if len(a.trouble) == 0 {
@@ -184,7 +208,11 @@ func (c *conversion) report(parts []part) bool {
 	if len(all) == 0 {
 		return true
 	}
-	c.note("Rule %d: %s. %s", c.rule, strings.Join(all, ", "), effects[c.action])
+	effect := effects[c.action]
+	if c.lax {
+		effect = "Where L4 can see nothing else, this DENY rule has no effect at L4, as " + annotationUnseen + " demands."
+	}
+	c.note("Rule %d: %s. %s", c.rule, strings.Join(all, ", "), effect)
 	return c.action != mesh.ActionAllow
 }
 

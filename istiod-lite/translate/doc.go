@@ -28,6 +28,9 @@ const (
 	// TypeEntryAccepted is on ServiceEntries. Upstream has none for it.
 	TypeEntryAccepted = "ambit.io/Accepted"
 
+	// TypeVisibilityApplied is on ServiceEntries that not everybody knows.
+	TypeVisibilityApplied = "istio.io/VisibilityApplied"
+
 	// TypeRuleAccepted is on DestinationRules: upstream has no type for them.
 	TypeRuleAccepted = "ambit.io/Accepted"
 
@@ -43,6 +46,12 @@ const (
 	ReasonUnsupportedValue   = "UnsupportedValue"
 	ReasonWaypointAccepted   = "WaypointAccepted"
 	ReasonWaypointIsNotReady = "WaypointIsNotReady"
+
+	// ReasonNamespaces, ReasonNone and ReasonNotVisible are not Istio's.
+	ReasonNamespace  = "Namespace"
+	ReasonNamespaces = "Namespaces"
+	ReasonNone       = "None"
+	ReasonNotVisible = "NotVisible"
 
 	ReasonAttachmentDenied       = "AttachmentDenied"
 	ReasonUnsupportedTrafficType = "UnsupportedTrafficType"

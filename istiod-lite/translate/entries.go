@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -71,9 +72,11 @@ func (t *Translator) redoEntries(namespace string) {
 	}
 	var services []mesh.ServiceKey
 	var workloads []string
-	for _, k := range t.entriesByAge(namespace) {
-		b := t.bindEntry(k)
-		e := serviceEntry(t.seen.Mesh, t.seen.ServiceEntries[k], b.Address)
+	labels := labelsOf(t.seen.Namespaces[objects.Key{Name: namespace}])
+	for _, k := range entriesByAge(t, t.entries.in[namespace]) {
+		b, se := t.bindEntry(k), t.seen.ServiceEntries[k]
+		seen := audienceOf(t.seen.Mesh, se, labels)
+		e := serviceEntry(t.seen.Mesh, se, b.Address, seen)
 		for _, s := range e.services {
 			if _, taken := t.entries.owner[s.Key()]; taken || t.isService(s.Key()) {
 				continue
@@ -87,11 +90,11 @@ func (t *Translator) redoEntries(namespace string) {
 			workloads = append(workloads, w.UID)
 		}
 		ref := e.condition.Object
-		t.tell(ref, append([]Condition{e.condition}, b.condition(ref, e.condition.Generation)...)...)
+		t.tell(ref, slices.Concat([]Condition{e.condition}, b.condition(ref, se.Generation), seen.condition(ref, se.Generation))...)
 	}
 	for _, k := range oldServices {
 		if !slices.Contains(services, k) && !t.isService(k) {
-			t.services.del(k)
+			t.dropService(k)
 		}
 	}
 	for _, uid := range oldWorkloads {
@@ -111,17 +114,19 @@ func (t *Translator) redoEntries(namespace string) {
 	}
 }
 
-// entriesByAge are the keys of a namespace's entries, the oldest first.
-func (t *Translator) entriesByAge(namespace string) []objects.Key {
-	var out []objects.Key
-	for k := range t.entries.in[namespace] {
-		out = append(out, k)
-	}
-	slices.SortFunc(out, func(a, b objects.Key) int {
+// entriesByAge are the keys of some entries, the oldest first.
+func entriesByAge[T any](t *Translator, of map[objects.Key]T) []objects.Key {
+	return slices.SortedFunc(maps.Keys(of), func(a, b objects.Key) int {
 		x, y := t.seen.ServiceEntries[a], t.seen.ServiceEntries[b]
-		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(x.CreationTimestamp.Compare(y.CreationTimestamp.Time), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	return out
+}
+
+func labelsOf(ns *corev1.Namespace) map[string]string {
+	if ns == nil {
+		return nil
+	}
+	return ns.Labels
 }
 
 // isService reports whether a key is that of a Kubernetes Service.

@@ -25,6 +25,8 @@ type Detail struct {
 	// Listeners are a Gateway's, by name. No route is attached to them: routes of
 	// a mesh are attached to services.
 	Listeners []string
+	// Virtual are the addresses that a ServiceEntry's hosts are to have.
+	Virtual []VirtualAddress
 	// Features are those of a GatewayClass or an XMesh, sorted.
 	Features []string
 }

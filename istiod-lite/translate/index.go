@@ -83,3 +83,20 @@ func (g sets[N, E]) del(name N, k E) {
 		delete(g, name)
 	}
 }
+
+// lists are short lists without doubles under a name. A set for each of many
+// names with one element would be ten times as large.
+type lists[N, E comparable] map[N][]E
+
+func (l lists[N, E]) put(name N, e E) {
+	if !slices.Contains(l[name], e) {
+		l[name] = append(l[name], e)
+	}
+}
+
+func (l lists[N, E]) del(name N, e E) {
+	l[name] = slices.DeleteFunc(l[name], func(o E) bool { return o == e })
+	if len(l[name]) == 0 {
+		delete(l, name)
+	}
+}

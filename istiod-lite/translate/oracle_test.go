@@ -79,7 +79,19 @@ func onePrincipal(pattern string, id spiffe.ID) truth {
 		id.TrustDomain = home(id.TrustDomain)
 		return oneText(home(domain)+"/"+rest, id.Principal())
 	}
-	return oneText(pattern, id.Principal())
+	out := no
+	for _, d := range allNames(id.TrustDomain) { // a wildcard matches under any name
+		id.TrustDomain = d
+		out = out.or(oneText(pattern, id.Principal()))
+	}
+	return out
+}
+
+func allNames(domain string) []string {
+	if domain == "td" || domain == "old" {
+		return []string{"td", "old"}
+	}
+	return []string{domain}
 }
 
 func oneDomain(pattern string, id spiffe.ID) truth {
@@ -89,7 +101,11 @@ func oneDomain(pattern string, id spiffe.ID) truth {
 	case id.IsZero():
 		return no
 	case strings.HasSuffix(pattern, "*"):
-		return oneText(pattern, id.TrustDomain)
+		out := no
+		for _, d := range allNames(id.TrustDomain) {
+			out = out.or(oneText(pattern, d))
+		}
+		return out
 	}
 	return known(home(pattern) == home(id.TrustDomain))
 }
@@ -225,9 +241,9 @@ type writer struct {
 }
 
 var (
-	somePrincipals = []string{"td/ns/a/sa/x", "old/ns/a/sa/x", "cluster.local/ns/b/*", "far/ns/a/sa/x", "*/sa/x", "*", "td*", "spiffe://td/ns/b/sa/y", ""}
+	somePrincipals = []string{"td/ns/a/sa/x", "old/ns/a/sa/x", "cluster.local/ns/b/*", "far/ns/a/sa/x", "*/sa/x", "*", "td*", "ol*", "*ld/ns/a/sa/x", "*d/ns/b/sa/y", "spiffe://td/ns/b/sa/y", ""}
 	someNamespaces = []string{"a", "b", "a*", "*b", "*", ""}
-	someDomains    = []string{"td", "old", "far", "f*", "*", "*r", "a/b", "cluster.local"}
+	someDomains    = []string{"td", "old", "far", "f*", "o*", "*", "*r", "a/b", "cluster.local"}
 	someAccounts   = []string{"x", "a/x", "b/y", "a/*", "a/b/c", ""}
 	someBlocks     = []string{"10.0.0.0/31", "10.0.0.1", "0.0.0.0/0", "fd00::/8", "nonsense", "10.0.0.0/99"}
 	somePorts      = []string{"80", "81", "http", "0", "70000"}

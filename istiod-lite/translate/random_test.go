@@ -86,6 +86,9 @@ func (c chance) service() *corev1.Service {
 		Ports: []corev1.ServicePort{{Name: c.of("http", "tcp", "other"), Port: 80, TargetPort: intstr.FromString(c.of("http", "other"))}},
 	}
 	if c.IntN(3) == 0 {
+		s.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	}
+	if c.IntN(3) == 0 {
 		s.Spec.Ports = append(s.Spec.Ports, corev1.ServicePort{Name: c.of("more", "tls"), Port: 81})
 	}
 	return s
@@ -137,10 +140,17 @@ func (c chance) entry() *networking.ServiceEntry {
 	if c.IntN(3) == 0 {
 		se.Labels["istio.io/use-waypoint"] = "wp"
 	}
-	se.Spec.Hosts = []string{c.of("api.example.com", "s1.n1.svc.cluster.local", "s2.n2.svc.cluster.local")}
+	se.Spec.Hosts = []string{c.of("api.example.com", "*.example.com", "s1.n1.svc.cluster.local", "s2.n2.svc.cluster.local")}
 	se.Spec.Addresses = []string{c.of("240.0.0.1", "10.96.0.1", "bad")}
 	se.Spec.Ports = []*apinet.ServicePort{{Number: 80, Name: "http", Protocol: c.of("HTTP", "TCP")}}
-	se.Spec.Resolution = apinet.ServiceEntry_Resolution(c.IntN(4))
+	se.Spec.Resolution = apinet.ServiceEntry_Resolution(c.IntN(5))
+	se.Spec.ExportTo = []string{c.of("*", ".", "n1", "~", "no name")}
+	if c.IntN(2) == 0 {
+		se.Spec.Addresses = nil
+		for range 2 {
+			se.Status.Addresses = append(se.Status.Addresses, &apinet.ServiceEntryAddress{Host: se.Spec.Hosts[0], Value: c.of("240.240.0.1", "240.240.0.2", "2001:2::1")})
+		}
+	}
 	if c.IntN(2) == 0 {
 		se.Spec.WorkloadSelector = &apinet.WorkloadSelector{Labels: c.labels()}
 	} else {
@@ -250,6 +260,7 @@ func TestChangesLeadWhereTheWholeDoes(t *testing.T) {
 			if c.IntN(30) == 0 {
 				set.Mesh.ClusterID = c.of("c1", "c2")
 				set.Mesh.WaypointMissing = c.of("", "direct")
+				set.Mesh.EntryVisibility.Default = objects.Visibility(c.IntN(3))
 			}
 			if c.IntN(20) == 0 {
 				changed = nil

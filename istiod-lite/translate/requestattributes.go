@@ -10,12 +10,14 @@ import (
 	"github.com/ambit-mesh/ambit/internal/urlpath"
 )
 
+const blindAtL4 = "cannot be seen at L4"
+
 // blind says why attributes of requests cannot be evaluated; empty if they can.
 func (c *conversion) blind() string {
 	if c.waypoint {
 		return ""
 	}
-	return "cannot be seen at L4"
+	return blindAtL4
 }
 
 // blindToTokens is the same for what a verified token says.

@@ -44,7 +44,10 @@ func (t *Translator) seeAims(ref objects.Ref, refs []*typev1.PolicyTargetReferen
 
 // guards are the references of a policy that denies something.
 func guards(ap *security.AuthorizationPolicy) []*typev1.PolicyTargetReference {
-	if ap == nil || ap.Spec.GetAction() == api.AuthorizationPolicy_AUDIT || ap.Annotations[annotationDryRun] == "true" {
+	if ap == nil || ap.Spec.GetAction() == api.AuthorizationPolicy_AUDIT {
+		return nil
+	}
+	if dry, _ := isDryRun(ap.Annotations); dry {
 		return nil
 	}
 	return targetRefs(ap.Spec.GetTargetRef(), ap.Spec.GetTargetRefs())

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -49,7 +50,7 @@ func meshService(m objects.MeshConfig, s *corev1.Service, ns *corev1.Namespace) 
 			out.IngressUseWaypoint = firstOf(s.Labels[labelIngressUseWaypoint], ns.Labels[labelIngressUseWaypoint]) == "true"
 		}
 	}
-	out.LoadBalancing = balancing(s, nsDistribution)
+	out.LoadBalancing, out.Affinity = balancing(s, nsDistribution), affinity(s)
 	return out
 }
 
@@ -100,6 +101,17 @@ func balancing(s *corev1.Service, nsDistribution string) mesh.LoadBalancing {
 		lb.Preference = []mesh.Scope{mesh.ScopeNetwork, mesh.ScopeRegion, mesh.ScopeZone, mesh.ScopeSubzone, mesh.ScopeNode}
 	}
 	return lb
+}
+
+// affinity is how long clients stay with an endpoint.
+func affinity(s *corev1.Service) time.Duration {
+	if s.Spec.SessionAffinity != corev1.ServiceAffinityClientIP {
+		return 0
+	}
+	if c := s.Spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil && *c.ClientIP.TimeoutSeconds > 0 {
+		return time.Duration(*c.ClientIP.TimeoutSeconds) * time.Second
+	}
+	return time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 }
 
 // tcpPorts are the ports the mesh carries.

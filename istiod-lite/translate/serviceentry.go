@@ -30,28 +30,45 @@ var entryProtocols = map[string]mesh.AppProtocol{
 }
 
 // serviceEntry makes services of the hosts and workloads of the endpoints.
-// What it says and the mesh cannot do is told, and left out: a host that is not
-// made is not known to proxies, which pass its traffic on as any other that is
+// What it says and the mesh cannot do is told. A host of which the endpoints
+// cannot be found is made without any, so that connections to it fail; one that
+// is no name is left out, and proxies pass its traffic on as any other that is
 // not in the mesh.
-func serviceEntry(m objects.MeshConfig, se *networking.ServiceEntry, waypoint mesh.GatewayAddress) entry {
-	r := entryReader{mesh: m, se: se}
+func serviceEntry(m objects.MeshConfig, se *networking.ServiceEntry, waypoint mesh.GatewayAddress, seen audience) entry {
+	r := entryReader{mesh: m, se: se, seen: seen}
+	for _, to := range seen.unread {
+		r.note("exportTo %q is neither a namespace nor \".\", \"*\" or \"~\", and is left out.", to)
+	}
+	if seen.nobody() {
+		r.out.condition = r.condition()
+		return r.out
+	}
 	ports := r.ports()
 	addresses := r.addresses()
+	bare := false // whether a host has no address at all
 	for _, host := range se.Spec.GetHosts() {
-		if strings.Contains(host, "*") {
-			r.note("Host %q: hosts with a wildcard are not supported and are left out.", host)
+		if !sound(host) {
+			r.note("Host %q is left out: a wildcard is the whole first label of a name, as in *.example.com.", host)
 			continue
 		}
 		s := &mesh.Service{
 			Name: se.Name, Namespace: se.Namespace, Hostname: strings.ToLower(host),
 			Addresses: addresses, Ports: ports, Waypoint: waypoint,
+			NamespaceOnly: !seen.everybody,
 		}
+		if !seen.everybody && !seen.only(se.Namespace) {
+			s.VisibleIn = seen.namespaces
+		}
+		if len(addresses) == 0 {
+			s.Addresses = r.allocated(s.Hostname)
+		}
+		bare = bare || len(s.Addresses) == 0
 		for _, san := range se.Spec.GetSubjectAltNames() {
 			r.subject(s, san)
 		}
 		r.out.services = append(r.out.services, s)
 	}
-	if len(addresses) == 0 && len(r.out.services) > 0 {
+	if bare {
 		r.note("The entry has no addresses, so programs reach its hosts at the addresses that DNS tells them, outside of the mesh.")
 	}
 	r.endpoints(ports)
@@ -59,10 +76,20 @@ func serviceEntry(m objects.MeshConfig, se *networking.ServiceEntry, waypoint me
 	return r.out
 }
 
+// wildcard reports whether a host stands for all names that end in it.
+func wildcard(host string) bool { return strings.HasPrefix(host, "*.") }
+
+// sound reports whether a host is a name, or a wildcard that the mesh knows how to
+// look for.
+func sound(host string) bool {
+	return !strings.Contains(strings.TrimPrefix(host, "*."), "*") && strings.TrimPrefix(host, "*.") != ""
+}
+
 // entryReader is one ServiceEntry being read, with what its author must know.
 type entryReader struct {
 	mesh  objects.MeshConfig
 	se    *networking.ServiceEntry
+	seen  audience
 	out   entry
 	notes []string
 }
@@ -82,6 +109,10 @@ func (r *entryReader) condition() Condition {
 	}
 	if !c.Status {
 		c.Reason, c.Message = ReasonUnsupportedValue, strings.Join(r.notes, " ")
+	}
+	if r.seen.barred {
+		c.Status, c.Reason = false, ReasonNotVisible
+		_, c.Message = r.seen.words(r.se.Namespace)
 	}
 	return c
 }
@@ -117,6 +148,24 @@ func (r *entryReader) addresses() []mesh.NetworkPrefix {
 	return out
 }
 
+// allocated are the addresses that the status gives to a host, as an allocator of
+// virtual addresses writes them there.
+func (r *entryReader) allocated(host string) []mesh.NetworkPrefix {
+	if !allocatable(r.se) {
+		return nil
+	}
+	var out []mesh.NetworkPrefix
+	for _, given := range r.se.Status.GetAddresses() {
+		a, err := netip.ParseAddr(given.GetValue())
+		if err != nil || !strings.EqualFold(given.GetHost(), host) {
+			continue
+		}
+		a = a.Unmap().WithZone("")
+		out = append(out, mesh.NetworkPrefix{Network: r.mesh.Network, Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	return out
+}
+
 // subject adds an identity that the endpoints may have beside their own.
 func (r *entryReader) subject(s *mesh.Service, san string) {
 	id, err := spiffe.Parse(san)
@@ -147,6 +196,10 @@ func (r *entryReader) endpoints(ports []mesh.Port) {
 	}
 	if dns && len(spec.GetEndpoints()) == 0 && spec.GetWorkloadSelector() == nil {
 		for _, s := range r.out.services {
+			if wildcard(s.Hostname) {
+				r.note("Host %q has no endpoints, and a wildcard cannot be looked up: connections to it fail.", s.Hostname)
+				continue
+			}
 			w := r.workload(s.Hostname)
 			w.Hostname = s.Hostname
 			w.Services = map[mesh.ServiceKey][]mesh.Port{s.Key(): ports}

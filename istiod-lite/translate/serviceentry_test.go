@@ -61,8 +61,12 @@ func TestServiceEntries(t *testing.T) {
 			[]string{"api.example.com:80", "api.example.com:81"}, ""},
 		{"a name where addresses are wanted", entryYAML("a", older, "hosts: [api.example.com], addresses: [240.0.0.1], "+http+", resolution: STATIC, endpoints: [{address: eu.example.com}]"),
 			nil, `"eu.example.com" is not an address`},
-		{"a wildcard", entryYAML("a", older, "hosts: ['*.example.com', api.example.com], addresses: [240.0.0.1], "+http+", resolution: DNS"),
-			[]string{"api.example.com:8080"}, "wildcard"},
+		{"a wildcard beside it, which cannot be looked up", entryYAML("a", older, "hosts: ['*.example.com', api.example.com], addresses: [240.0.0.1], "+http+", resolution: DNS"),
+			[]string{"api.example.com:8080"}, `"*.example.com" has no endpoints, and a wildcard cannot be looked up: connections to it fail`},
+		{"a wildcard in the middle beside it", entryYAML("a", older, "hosts: ['a.*.com', api.example.com], addresses: [240.0.0.1], "+http+", resolution: DNS"),
+			[]string{"api.example.com:8080"}, `"a.*.com" is left out`},
+		{"everything beside it", entryYAML("a", older, "hosts: ['*', api.example.com], addresses: [240.0.0.1], "+http+", resolution: DNS"),
+			[]string{"api.example.com:8080"}, `"*" is left out`},
 		{"without addresses only proxies know it", entryYAML("a", older, "hosts: [api.example.com], "+http+", resolution: DNS"),
 			[]string{"api.example.com:8080"}, "no addresses"},
 		{"an address that is none", entryYAML("a", older, "hosts: [api.example.com], addresses: [240.0.0.1, x], "+http+", resolution: DNS"),
@@ -125,5 +129,103 @@ func TestAServiceWinsOverAnEntryOfItsName(t *testing.T) {
 	}
 	if got := port(entry, ref); got != 80 {
 		t.Errorf("after the service the host has port %d", got)
+	}
+}
+
+func TestWildcardHosts(t *testing.T) {
+	const spec = "hosts: ['*.example.com'], ports: [{number: 80, name: http}], "
+	for _, tt := range []struct {
+		sentence, spec string
+		endpoints      []string
+		mode           mesh.BalancingMode
+		told           string // is in the condition; empty is a condition that is true
+	}{
+		{"what is dialled is where it goes", spec + "addresses: [192.0.2.0/24], resolution: NONE", nil, mesh.BalancePassthrough, ""},
+		{"without addresses nothing leads there", spec + "resolution: NONE", nil, mesh.BalancePassthrough, "no addresses"},
+		{"all names lead to the endpoints", spec + "addresses: [240.0.0.1], resolution: STATIC, endpoints: [{address: 192.0.2.1}]", []string{"192.0.2.1:80"}, mesh.BalanceAny, ""},
+		{"all names lead to where another name leads", spec + "addresses: [240.0.0.1], resolution: DNS, endpoints: [{address: eu.example.com}]", []string{"eu.example.com:80"}, mesh.BalanceAny, ""},
+		{"no name says which is meant", spec + "addresses: [240.0.0.1], resolution: DNS", nil, mesh.BalanceAny, "a wildcard cannot be looked up: connections to it fail"},
+		{"looking up what was dialled is not done", spec + "resolution: DYNAMIC_DNS", nil, mesh.BalanceAny, "Resolution DYNAMIC_DNS is not supported: the hosts have no endpoints, and connections to them fail"},
+	} {
+		m, conditions := translate.Translate(parse(t, entryYAML("a", older, tt.spec)))
+		s := m.Services[mesh.ServiceKey{Namespace: "shop", Hostname: "*.example.com"}]
+		if s == nil || s.LoadBalancing.Mode != tt.mode {
+			t.Errorf("%s: the service is %+v", tt.sentence, s)
+		}
+		if d := cmp.Diff(tt.endpoints, endpointsOf(m, "*.example.com")); d != "" {
+			t.Errorf("%s: endpoints (-want +got):\n%s", tt.sentence, d)
+		}
+		if c := conditions[0]; c.Status != (tt.told == "") || !strings.Contains(c.Message, tt.told) {
+			t.Errorf("%s: the condition is %v %q, want %q in it", tt.sentence, c.Status, c.Message, tt.told)
+		}
+	}
+}
+
+func TestAddressesThatTheStatusGives(t *testing.T) {
+	const status = "status: {addresses: [{value: 240.240.0.7, host: api.example.com}, {value: '2001:2::7', host: API.example.com}, {value: 240.240.0.8, host: other.example.com}, {value: x, host: api.example.com}]}\n"
+	for _, tt := range []struct {
+		sentence, spec string
+		want           []string
+	}{
+		{"where the entry has none", "hosts: [api.example.com], ports: [{number: 80, name: http}], resolution: DNS", []string{"240.240.0.7/32", "2001:2::7/128"}},
+		{"not where it has its own", "hosts: [api.example.com], addresses: [240.0.0.1], ports: [{number: 80, name: http}], resolution: DNS", []string{"240.0.0.1/32"}},
+		{"not where what is dialled is where it goes", "hosts: [api.example.com], ports: [{number: 80, name: http}], resolution: NONE", nil},
+	} {
+		m, _ := translate.Translate(parse(t, entryYAML("a", older, tt.spec)+status))
+		var got []string
+		for _, a := range m.Services[mesh.ServiceKey{Namespace: "shop", Hostname: "api.example.com"}].Addresses {
+			got = append(got, a.Prefix.String())
+		}
+		if d := cmp.Diff(tt.want, got); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.sentence, d)
+		}
+	}
+}
+
+// virtualOf says the virtual addresses that entries of shop are to have.
+func virtualOf(tr *translate.Translator, name string) []string {
+	d := tr.Details()[objects.Ref{Kind: objects.KindServiceEntry, Key: objects.Key{Namespace: "shop", Name: name}}]
+	var out []string
+	if d != nil {
+		for _, a := range d.Virtual {
+			out = append(out, a.Host+"="+a.Value)
+		}
+	}
+	return out
+}
+
+func TestVirtualAddresses(t *testing.T) {
+	const ports = "ports: [{number: 80, name: http}]"
+	given := "status: {addresses: [{value: 240.240.0.7, host: api.example.com}, {value: '2001:2::7', host: api.example.com}]}\n"
+	plain := entryYAML("a", older, "hosts: [api.example.com], "+ports+", resolution: DNS")
+	for _, tt := range []struct {
+		sentence, yaml string
+		want           int // addresses
+	}{
+		{"of both families", plain, 2},
+		{"of each host", entryYAML("a", older, "hosts: [api.example.com, b.example.com], "+ports+", resolution: STATIC"), 4},
+		{"none beside its own", entryYAML("a", older, "hosts: [api.example.com], addresses: [240.0.0.1], "+ports+", resolution: DNS"), 0},
+		{"none where what is dialled is where it goes", entryYAML("a", older, "hosts: [api.example.com], "+ports+", resolution: NONE"), 0},
+		{"of a wildcard", entryYAML("a", older, "hosts: ['*.example.com'], "+ports+", resolution: DYNAMIC_DNS"), 2},
+		{"none of what is no name", entryYAML("a", older, "hosts: ['*', 'a.*.com'], "+ports+", resolution: DNS"), 0},
+		{"of a host that is there twice, once", entryYAML("a", older, "hosts: [api.example.com, API.example.com], "+ports+", resolution: DNS"), 2},
+		{"none for who opts out", strings.Replace(plain, "name: a,", "name: a, labels: {networking.istio.io/enable-autoallocate-ip: 'false'},", 1), 0},
+	} {
+		tr := translate.New()
+		tr.Update(parse(t, tt.yaml), nil)
+		if got := virtualOf(tr, "a"); len(got) != tt.want {
+			t.Errorf("%s: %v, want %d", tt.sentence, got, tt.want)
+		}
+	}
+	tr := translate.New()
+	both := plain + given + strings.Replace(entryYAML("b", newer, "hosts: [api.example.com], "+ports+", resolution: DNS"), "name: b", "name: b", 1) + given
+	tr.Update(parse(t, both), nil)
+	if d := cmp.Diff([]string{"api.example.com=240.240.0.7", "api.example.com=2001:2::7"}, virtualOf(tr, "a")); d != "" {
+		t.Errorf("what is given stays (-want +got):\n%s", d)
+	}
+	for _, a := range virtualOf(tr, "b") {
+		if slices.Contains(virtualOf(tr, "a"), a) {
+			t.Errorf("%s is given twice; the younger entry is to get another", a)
+		}
 	}
 }

@@ -104,6 +104,9 @@ func sliceWorkload(m objects.MeshConfig, s *discoveryv1.EndpointSlice, e *discov
 		Unhealthy:         e.Conditions.Ready != nil && !*e.Conditions.Ready,
 		Capacity:          1,
 	}
+	if e.Hostname != nil && *e.Hostname != "" {
+		w.Settings.Hostname, w.Settings.Subdomain = *e.Hostname, sliceService(s).Name
+	}
 	if e.NodeName != nil {
 		w.Node = *e.NodeName
 		w.Locality = locality(w.Node)

@@ -132,7 +132,7 @@ func (t *Translator) redoTrafficOf(k mesh.ServiceKey, d *dirtyTraffic) {
 		}
 		t.traffic.spoken[ref][k] = true
 	}
-	if out := t.settingsFor(k, now); out != nil {
+	if out := t.settingsFor(s, now); out != nil {
 		t.traffic.speaking[k] = now
 		t.traffic.out.put(k, out)
 	} else {
@@ -140,12 +140,17 @@ func (t *Translator) redoTrafficOf(k mesh.ServiceKey, d *dirtyTraffic) {
 	}
 }
 
-// settingsFor puts together what counts; nil if nobody speaks.
-func (t *Translator) settingsFor(k mesh.ServiceKey, now speakers) *mesh.Traffic {
-	if len(now.rules)+len(now.budgets) == 0 {
+// settingsFor puts together what counts; nil if nobody speaks. A service's own
+// affinity counts where no rule says how endpoints are chosen.
+func (t *Translator) settingsFor(s *mesh.Service, now speakers) *mesh.Traffic {
+	if len(now.rules)+len(now.budgets) == 0 && s.Affinity == 0 {
 		return nil
 	}
-	out := &mesh.Traffic{Service: k}
+	out := &mesh.Traffic{Service: s.Key()}
+	if s.Affinity > 0 && len(now.rules) == 0 {
+		out.Balancer = mesh.Balancer{Kind: mesh.BalanceHash, Hash: mesh.HashKey{SourceIP: true}}
+		out.Sources = append(out.Sources, "Service/"+s.Namespace+"/"+s.Name)
+	}
 	if len(now.rules) > 0 {
 		r := t.traffic.rules[now.rules[0]]
 		out.Settings, out.Ports = r.settings, maps.Clone(r.ports)

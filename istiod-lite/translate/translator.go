@@ -20,12 +20,12 @@ type Translator struct {
 	// seen is the objects as they were at the last Update.
 	seen objects.Set
 
-	podsIn      groups[string]      // by namespace
-	podsOn      groups[string]      // by node
-	slicesOf    groups[objects.Key] // by service
-	slicesOn    groups[string]      // by node, those that make workloads
-	slicesOfPod groups[objects.Key] // that name a pod
-	peersIn     groups[string]      // PeerAuthentications by namespace
+	podsIn      groups[string]                  // by namespace
+	podsOn      groups[string]                  // by node
+	slicesOf    groups[objects.Key]             // by service
+	slicesOn    groups[string]                  // by node, those that make workloads
+	slicesOfPod lists[objects.Key, objects.Key] // that name a pod
+	peersIn     groups[string]                  // PeerAuthentications by namespace
 	waypoints   waypoints
 	screening   screening
 	entries     entries
@@ -43,8 +43,9 @@ type Translator struct {
 	conditions map[objects.Ref][]Condition
 	fromSlice  map[objects.Key][]string // UIDs made of a slice
 	peerings   map[objects.Key]peering  // by PeerAuthentication
-	toldRefs   []objects.Ref            // whom conditions are of, sorted; nil when stale
-	listed     []Condition              // conditions, sorted; nil when stale
+	alone      map[mesh.ServiceKey]map[mesh.ServiceKey][]mesh.Port
+	toldRefs   []objects.Ref // whom conditions are of, sorted; nil when stale
+	listed     []Condition   // conditions, sorted; nil when stale
 	details    published[objects.Ref, *Detail]
 
 	routing
@@ -62,10 +63,10 @@ func New() *Translator {
 func (t *Translator) forget() {
 	*t = Translator{
 		podsIn: groups[string]{}, podsOn: groups[string]{}, slicesOf: groups[objects.Key]{}, slicesOn: groups[string]{},
-		slicesOfPod: groups[objects.Key]{}, peersIn: groups[string]{}, waypoints: newWaypoints(), screening: newScreening(), entries: newEntries(),
+		slicesOfPod: lists[objects.Key, objects.Key]{}, peersIn: groups[string]{}, waypoints: newWaypoints(), screening: newScreening(), entries: newEntries(),
 		serviceSelectors: selectors{}, policySelectors: selectors{}, peerSelectors: selectors{},
 		strictNamespaces: map[string]bool{}, conditions: map[objects.Ref][]Condition{},
-		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{},
+		fromSlice: map[objects.Key][]string{}, peerings: map[objects.Key]peering{}, alone: map[mesh.ServiceKey]map[mesh.ServiceKey][]mesh.Port{},
 		// What came out before is kept to keep the pointers of what does not change.
 		workloads: t.workloads, services: t.services, policies: t.policies,
 		routing: newRouting(t.routes), traffic: newTraffic(t.traffic.out), guarding: newGuarding(t.authentications),
@@ -180,6 +181,9 @@ func (t *Translator) redo(d *dirty) {
 		t.redoService(k)
 		d.traffic.services[serviceKey(t.seen.Mesh, k)] = true
 	}
+	if len(d.entries) > 0 {
+		t.allocate()
+	}
 	for ns := range d.entries {
 		d.traffic.mark(t.entries.services[ns])
 		t.redoEntries(ns)
@@ -214,7 +218,7 @@ func (t *Translator) redoService(k objects.Key) {
 	if out == nil {
 		key := serviceKey(t.seen.Mesh, k)
 		if _, claimed := t.entries.owner[key]; !claimed {
-			t.services.del(key)
+			t.dropService(key)
 		}
 		return
 	}
@@ -273,7 +277,7 @@ func (t *Translator) servicesOf(pod *corev1.Pod) map[mesh.ServiceKey][]mesh.Port
 	for _, k := range t.serviceSelectors.find(pod.Namespace, pod.Labels) {
 		out[serviceKey(t.seen.Mesh, k)] = podPorts(t.seen.Services[k], pod)
 	}
-	for k := range t.slicesOfPod[objects.Key{Namespace: pod.Namespace, Name: pod.Name}] {
+	for _, k := range t.slicesOfPod[objects.Key{Namespace: pod.Namespace, Name: pod.Name}] {
 		slice := t.seen.EndpointSlices[k]
 		svc := t.seen.Services[sliceService(slice)]
 		if svc == nil || len(svc.Spec.Selector) > 0 || svc.Spec.Type == corev1.ServiceTypeExternalName {
@@ -288,7 +292,28 @@ func (t *Translator) servicesOf(pod *corev1.Pod) map[mesh.ServiceKey][]mesh.Port
 	if len(out) == 0 {
 		return nil
 	}
-	return out
+	return t.alike(out)
+}
+
+// alike gives what the last pod had that served the same service alone, if the
+// ports are the same too: most pods of a service share one map.
+func (t *Translator) alike(services map[mesh.ServiceKey][]mesh.Port) map[mesh.ServiceKey][]mesh.Port {
+	if len(services) > 1 {
+		return services
+	}
+	for k, ports := range services {
+		if last, ok := t.alone[k]; ok && slices.Equal(last[k], ports) {
+			return last
+		}
+		t.alone[k] = services
+	}
+	return services
+}
+
+// dropService is for one that is gone.
+func (t *Translator) dropService(k mesh.ServiceKey) {
+	t.services.del(k)
+	delete(t.alone, k)
 }
 
 // policiesOf are the keys of the selector policies that apply to a pod of these

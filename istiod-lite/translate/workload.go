@@ -43,6 +43,7 @@ func podWorkload(m objects.MeshConfig, pod *corev1.Pod, at mesh.Locality) *mesh.
 		Locality:       at,
 		Unhealthy:      !ready(pod),
 		Capacity:       1,
+		Settings:       settingsOf(m),
 	}
 	if w.ServiceAccount == "" {
 		w.ServiceAccount = "default"
@@ -55,10 +56,21 @@ func podWorkload(m objects.MeshConfig, pod *corev1.Pod, at mesh.Locality) *mesh.
 	} else if pod.Annotations[annotationRedirection] == "enabled" {
 		w.Tunnel = mesh.TunnelHBONE
 	}
+	if pod.Spec.Hostname != "" && pod.Spec.Subdomain != "" {
+		w.Settings.Hostname, w.Settings.Subdomain = pod.Spec.Hostname, pod.Spec.Subdomain
+	}
 	w.OwnerName, w.Type = owner(pod)
 	w.CanonicalName = firstOf(pod.Labels["service.istio.io/canonical-name"], pod.Labels["app.kubernetes.io/name"], pod.Labels["app"], w.OwnerName)
 	w.CanonicalRevision = firstOf(pod.Labels["service.istio.io/canonical-revision"], pod.Labels["app.kubernetes.io/version"], pod.Labels["version"], "latest")
 	return w
+}
+
+// settingsOf are the settings of every pod's proxy.
+func settingsOf(m objects.MeshConfig) mesh.WorkloadSettings {
+	aliases := slices.DeleteFunc(slices.Clone(m.TrustDomainAliases), func(alias string) bool {
+		return alias == "" || alias == m.TrustDomain
+	})
+	return mesh.WorkloadSettings{RegistryOnly: m.RegistryOnly, TrustDomainAliases: aliases}
 }
 
 func podAddresses(pod *corev1.Pod) []netip.Addr {

@@ -45,6 +45,8 @@ type Config struct {
 	Forward  *forward.Forwarder
 	// Record is given each request when it has ended.
 	Record func(*telemetry.Exchange)
+	// DryRuns is told what dry-run policies say. Nil: nobody is.
+	DryRuns *telemetry.DryRuns
 	// Tracer makes spans. Nil makes none.
 	Tracer *tracing.Tracer
 	// Decisions remembers requests for explanations. Nil: nobody does.

@@ -1,20 +1,13 @@
 package exchange
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
 	"testing"
-	"time"
 
-	"github.com/summerwind/h2spec/config"
-	"github.com/summerwind/h2spec/generic"
-	"github.com/summerwind/h2spec/hpack"
-	"github.com/summerwind/h2spec/http2"
-	"github.com/summerwind/h2spec/spec"
+	"github.com/ambit-mesh/ambit/internal/h2spectest"
 )
 
 // h2specExceptions are the cases of h2spec that the engine does not pass, with
@@ -56,39 +49,5 @@ func TestH2Spec(t *testing.T) {
 		io.Copy(io.Discard, r.Body)
 		io.WriteString(w, "hello, world\n")
 	}))
-	cfg := &config.Config{Host: at.Addr().String(), Port: int(at.Port()), Path: "/", Timeout: 2 * time.Second, MaxHeaderLen: 4000, Strict: true}
-	passed := 0
-	for _, g := range []*spec.TestGroup{generic.Spec(), http2.Spec(), hpack.Spec()} {
-		g.Test(cfg)
-		passed += judge(t, g)
-	}
-	t.Logf("h2spec: %d cases pass, %d are exceptions", passed, len(h2specExceptions))
-	if passed < 140 {
-		t.Errorf("only %d cases passed: the suite did not run", passed)
-	}
-}
-
-// judge looks at every case of a group, and counts those that passed.
-func judge(t *testing.T, g *spec.TestGroup) (passed int) {
-	for i, c := range append(slices.Clip(g.Tests), g.StrictTests...) {
-		if c.Result == nil {
-			continue
-		}
-		id := fmt.Sprintf("%s/%d", g.ID(), i+1)
-		reason, excepted := h2specExceptions[id]
-		switch failed := c.Result.Failed; {
-		case failed && !excepted:
-			t.Errorf("%s %s: %v", id, c.Desc, c.Result.Error)
-		case failed:
-			t.Logf("%s %s: excepted: %s", id, c.Desc, reason)
-		case excepted && !c.Result.Skipped:
-			t.Errorf("%s passes and is no exception any more", id)
-		default:
-			passed++
-		}
-	}
-	for _, sub := range g.Groups {
-		passed += judge(t, sub)
-	}
-	return passed
+	h2spectest.Run(t, at, h2specExceptions)
 }

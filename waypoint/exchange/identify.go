@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/decision"
@@ -46,7 +47,7 @@ func (e *exchange) identify() *reply {
 	e.record.SourceID, e.record.SourceAddr, e.record.Port = a.Peer, a.Source, a.Port
 	e.record.Source = a.Client
 	if self := e.config.Self(); self != nil {
-		if w := v.WorkloadByAddress(self.Network, a.Source.Addr()); w != nil && w.Identity() == a.Peer {
+		if w := v.WorkloadByAddress(self.Network, a.Source.Addr()); w != nil && slices.Contains(w.Identities(), a.Peer) {
 			e.record.Source = w
 		}
 	}
@@ -125,6 +126,9 @@ func (e *exchange) authenticate() *reply {
 
 // authorize asks the policies, before anything is routed.
 func (e *exchange) authorize() *reply {
+	if self := e.config.Self(); self != nil && !self.Trusts(e.asked.Source) {
+		return e.deny(policy.Verdict{Cause: policy.CauseForeign, Rule: -1}) // its tunnel is older than the end of an alias
+	}
 	e.verdict = policy.EvaluateRequest(e.policies, e.asked)
 	if !e.verdict.Allow {
 		return e.deny(e.verdict)

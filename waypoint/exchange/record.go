@@ -23,11 +23,24 @@ func (e *exchange) end() {
 	e.body.end()
 	e.record.Duration = time.Since(e.record.Start)
 	e.config.Record(&e.record)
+	e.noteDryRuns()
 	e.span.End(&e.record)
 	if e.config.Decisions != nil {
 		passed := e.record.Flag == telemetry.ExchangeOK && e.record.Status < 500
 		e.config.Decisions.Keep(e.record.ID, passed, e.story())
 	}
+}
+
+// noteDryRuns tells what dry-run policies would have made of the verdict.
+func (e *exchange) noteDryRuns() {
+	if len(e.verdict.DryRun) == 0 {
+		return
+	}
+	r := &e.record
+	e.config.DryRuns.Note(&telemetry.Flow{
+		ID: r.ID, Direction: telemetry.Waypoint, Source: r.Source, SourceID: r.SourceID, SourceAddr: r.SourceAddr,
+		Service: r.Service, Destination: r.Destination, DestinationID: r.DestinationID, TraceParent: r.TraceParent, Generation: r.Generation,
+	}, e.verdict)
 }
 
 // counter counts the bytes of a body, and in gRPC its messages: each is a byte

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -100,7 +101,7 @@ type Endpoint struct {
 
 // accept is whom the backend may be: exactly these.
 func (e *Endpoint) accept() []spiffe.ID {
-	accept := []spiffe.ID{e.Workload.Identity()}
+	accept := e.Workload.Identities()
 	if e.Service != nil {
 		accept = append(accept, e.Service.SubjectAltNames...)
 	}
@@ -123,6 +124,9 @@ var errNoSelf = errors.New("the waypoint's own record has not come")
 // Handshakes is how many tunnels were made since the beginning.
 func (f *Forwarder) Handshakes() uint64 { return f.tunnels.Handshakes() }
 
+// Held is how many tunnels there are, those that are made or end included.
+func (f *Forwarder) Held() int { return f.tunnels.Held() }
+
 // Tunnels lists the tunnels that are offered.
 func (f *Forwarder) Tunnels() []pool.Status { return f.tunnels.List() }
 
@@ -135,7 +139,7 @@ func (f *Forwarder) Follow(v *view.View, renewed map[spiffe.ID]bool) {
 	})
 	f.forget(func(c *client) bool {
 		w := v.Workload(c.to.Workload.UID)
-		return !c.to.behind(w) || w.Identity() != c.to.Workload.Identity() || w.Tunnel != c.to.Workload.Tunnel
+		return !c.to.behind(w) || !slices.Equal(w.Identities(), c.to.Workload.Identities()) || w.Tunnel != c.to.Workload.Tunnel
 	})
 }
 

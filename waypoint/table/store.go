@@ -52,7 +52,9 @@ func (s *Store) Receive(ctx context.Context, u xds.Update) []xds.Rejection {
 	defer s.writing.Unlock()
 	old := s.Table()
 	next := *old
-	next.generation = max(old.generation, u.Generation)
+	if u.Generation != 0 && len(u.Upserts)+len(u.Removed) > 0 {
+		next.generation = u.Generation
+	}
 	var rejected []xds.Rejection
 	if u.Type == xds.TypeWaypoint {
 		rejected = s.change(&next, u)

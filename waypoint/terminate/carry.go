@@ -89,6 +89,9 @@ func (c *crossing) facts() policy.Request {
 
 // judge asks the policies of a table.
 func (c *crossing) judge(t Table) policy.Verdict {
+	if self := c.Self(); self != nil && !self.Trusts(c.peer.ID) {
+		return policy.Verdict{Cause: policy.CauseForeign, Rule: -1}
+	}
 	return policy.EvaluateRequest(t.Policies(c.guarded()), c.facts())
 }
 
@@ -108,7 +111,9 @@ func (e *deniedError) Error() string {
 }
 
 func (c *crossing) authorize() error {
-	if c.verdict = c.judge(c.table); !c.verdict.Allow {
+	c.verdict = c.judge(c.table)
+	c.DryRuns.Note(&c.flow, c.verdict)
+	if !c.verdict.Allow {
 		return &deniedError{c.verdict}
 	}
 	return nil

@@ -76,7 +76,7 @@ func newRig(t testing.TB) *rig {
 	r.term = New(Config{
 		Table: func() Table { return r.store.Table() }, Gateway: key("wp"), Self: self, HTTP: engine, Balancer: balancer, Forward: f,
 		Recorder: telemetry.NewRecorder(telemetry.NewTraffic(telemetry.TrafficConfig{}), slog.New(slog.NewTextHandler(&r.log, nil))),
-		Patience: 50 * time.Millisecond, Decisions: decision.NewRing(decision.Config{}),
+		DryRuns:  telemetry.NewDryRuns(slog.New(slog.NewTextHandler(&r.log, nil))), Patience: 50 * time.Millisecond, Decisions: decision.NewRing(decision.Config{}),
 	})
 	r.serve()
 	t.Cleanup(func() { engine.Close(); x.Close(); f.Close() })

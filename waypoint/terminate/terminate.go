@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -51,6 +52,8 @@ type Config struct {
 	Forward  *forward.Forwarder
 	// Recorder records connections that are not HTTP.
 	Recorder *telemetry.Recorder
+	// DryRuns is told what dry-run policies say of them. Nil: nobody is.
+	DryRuns *telemetry.DryRuns
 	// Decisions remembers them for explanations. Nil: nobody does.
 	Decisions *decision.Ring
 	// Patience is how long a connection waits for the configuration that serves
@@ -209,7 +212,7 @@ func (c *crossing) describe() {
 	c.flow.Service, c.flow.DestinationAddr = c.dst.service, c.dst.dialled
 	c.flow.Source = telemetry.ParseBaggage(c.in.Request().Header[hbone.HeaderBaggage])
 	if self := c.Self(); self != nil {
-		if w := v.WorkloadByAddress(self.Network, c.peer.Remote.Addr()); w != nil && w.Identity() == c.peer.ID {
+		if w := v.WorkloadByAddress(self.Network, c.peer.Remote.Addr()); w != nil && slices.Contains(w.Identities(), c.peer.ID) {
 			c.flow.Source = w
 		}
 	}

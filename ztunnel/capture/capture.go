@@ -22,17 +22,20 @@ type Handler func(ctx context.Context, c *net.TCPConn)
 type Server struct {
 	listener *net.TCPListener
 	handler  Handler
+	places   chan struct{} // one for each connection
 	log      *slog.Logger
 
 	cut     context.Context
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	serving sync.WaitGroup
 }
 
-// Serve begins to accept on l, which it owns from here on.
-func Serve(l *net.TCPListener, h Handler, log *slog.Logger) *Server {
-	s := &Server{listener: l, handler: h, log: log}
-	s.cut, s.cancel = context.WithCancel(context.Background())
+// Serve begins to accept on l, which it owns from here on. Of most connections at
+// once, further ones wait in the listener's backlog: what a pod's programs or its
+// clients do must not use up the node's descriptors.
+func Serve(l *net.TCPListener, h Handler, most int, log *slog.Logger) *Server {
+	s := &Server{listener: l, handler: h, places: make(chan struct{}, most), log: log}
+	s.cut, s.cancel = context.WithCancelCause(context.Background())
 	s.serving.Go(s.accept)
 	return s
 }
@@ -46,22 +49,27 @@ const (
 func (s *Server) accept() {
 	pause := firstPause
 	for {
+		s.places <- struct{}{} // at the latest the end of a drain makes room
 		c, err := s.listener.AcceptTCP()
-		switch {
-		case err == nil:
+		if err == nil {
 			pause = firstPause
-			s.serving.Go(func() { s.handler(s.cut, c) })
-		case errors.Is(err, net.ErrClosed):
-			return
-		default:
-			s.log.Warn("accepting a captured connection", "address", s.listener.Addr(), "error", err, "retry", pause)
-			select {
-			case <-time.After(pause):
-			case <-s.cut.Done():
-				return
-			}
-			pause = min(2*pause, maxPause)
+			s.serving.Go(func() {
+				defer func() { <-s.places }()
+				s.handler(s.cut, c)
+			})
+			continue
 		}
+		<-s.places
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		s.log.Warn("accepting a captured connection", "address", s.listener.Addr(), "error", err, "retry", pause)
+		select {
+		case <-time.After(pause):
+		case <-s.cut.Done():
+			return
+		}
+		pause = min(2*pause, maxPause)
 	}
 }
 
@@ -77,9 +85,9 @@ func (s *Server) StopAccepting() error {
 // those that are left when ctx is done. It returns when all have ended.
 func (s *Server) Drain(ctx context.Context) error {
 	err := s.StopAccepting()
-	stop := context.AfterFunc(ctx, s.cancel)
+	stop := context.AfterFunc(ctx, func() { s.cancel(context.Cause(ctx)) })
 	defer stop()
 	s.serving.Wait()
-	s.cancel()
+	s.cancel(nil)
 	return err
 }

@@ -15,7 +15,42 @@ func serve(t *testing.T, h Handler) (*Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Serve(l.(*net.TCPListener), h, slog.New(slog.DiscardHandler)), l.Addr().String()
+	return Serve(l.(*net.TCPListener), h, most, slog.New(slog.DiscardHandler)), l.Addr().String()
+}
+
+// most is how many connections the tests' servers take at once.
+const most = 5
+
+func TestMoreThanTheMostWait(t *testing.T) {
+	began, release := make(chan struct{}, 2*most), make(chan struct{})
+	s, at := serve(t, func(_ context.Context, c *net.TCPConn) {
+		defer c.Close()
+		began <- struct{}{}
+		<-release
+		io.Copy(c, c)
+	})
+	conns := make([]net.Conn, 2*most)
+	for i := range conns {
+		var err error
+		if conns[i], err = net.Dial("tcp", at); err != nil {
+			t.Fatal(err)
+		}
+		defer conns[i].Close()
+	}
+	for range most {
+		<-began
+	}
+	if n := len(s.places); n != most {
+		t.Errorf("%d are served at once", n)
+	}
+	close(release)
+	for _, c := range conns { // nobody was lost
+		echo(t, c)
+		c.Close()
+	}
+	if err := s.Drain(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestADrainWaitsForWhatWasAccepted(t *testing.T) {

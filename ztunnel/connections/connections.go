@@ -2,7 +2,7 @@
 // whoever asks, and how to cut those that a changed policy or workload no
 // longer allows (dataplane spec 5.5).
 //
-// It refuses to judge: the caller of Rejudge brings the verdicts of
+// It refuses to judge: the callers of Rejudge and Review bring the verdicts of
 // ztunnel/route. A connection is tracked before it is judged first, so that no
 // change falls between. ztunnel/inbound and ztunnel/outbound track; ztunnel's
 // root rejudges on every change.
@@ -44,6 +44,12 @@ type Denied struct{ Verdict policy.Verdict }
 func (e *Denied) Error() string {
 	return "connection closed due to policy change: " + e.Verdict.String()
 }
+
+// Outlawed is why a connection that was made from here was cut: its pod may no
+// longer have it open.
+type Outlawed struct{ Reason string }
+
+func (e *Outlawed) Error() string { return "connection closed: " + e.Reason }
 
 // Set is the live connections of one pod. The zero value is empty.
 type Set struct {
@@ -99,6 +105,35 @@ func (s *Set) Rejudge(judge func(policy.Connection) policy.Verdict) int {
 	}
 	return cut
 }
+
+// Review asks of every outbound connection why it may not be open, cuts those
+// of which there is a reason, and says how many they were.
+func (s *Set) Review(outlawed func(Info) string) int {
+	cut := 0
+	for c, i := range s.outbound() {
+		if why := outlawed(i); why != "" {
+			c.Cut(why)
+			cut++
+		}
+	}
+	return cut
+}
+
+// outbound copies, as judged does.
+func (s *Set) outbound() map[*Conn]Info {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make(map[*Conn]Info, len(s.live))
+	for c := range s.live {
+		if c.info.Direction == telemetry.Outbound {
+			out[c] = c.info
+		}
+	}
+	return out
+}
+
+// Cut ends the connection, with an *Outlawed as the cause.
+func (c *Conn) Cut(reason string) { c.cancel(&Outlawed{reason}) }
 
 type judged struct {
 	conn   *Conn

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/policy"
+	"github.com/ambit-mesh/ambit/internal/telemetry"
 )
 
 func TestOnlyTheDeniedAreCutAndToldWhy(t *testing.T) {
@@ -63,5 +64,31 @@ func TestTheListIsOldestFirstAndUpToDate(t *testing.T) {
 	got := s.List()
 	if len(got) != 2 || got[0].Source.Addr().String() != "10.0.0.1" || !got[1].HBONE {
 		t.Errorf("list %+v", got)
+	}
+}
+
+func TestOutboundConnectionsAreReviewed(t *testing.T) {
+	var s Set
+	track := func(d telemetry.Direction, to string) (context.Context, *Conn) {
+		return s.Track(t.Context(), Info{Direction: d, Original: netip.MustParseAddrPort(to)})
+	}
+	in, i := track(telemetry.Inbound, "192.0.2.1:80")
+	out, o := track(telemetry.Outbound, "192.0.2.1:80")
+	other, p := track(telemetry.Outbound, "10.0.0.1:80")
+	cut := s.Review(func(i Info) string {
+		if i.Original.Addr().String() == "192.0.2.1" {
+			return "nothing is there"
+		}
+		return ""
+	})
+	if cut != 1 || in.Err() != nil || other.Err() != nil {
+		t.Errorf("cut %d; the inbound one: %v; the one that may stay: %v", cut, in.Err(), other.Err())
+	}
+	var outlawed *Outlawed
+	if !errors.As(context.Cause(out), &outlawed) || outlawed.Error() != "connection closed: nothing is there" {
+		t.Errorf("it ended by %v", context.Cause(out))
+	}
+	for _, c := range []*Conn{i, o, p} {
+		c.Done()
 	}
 }

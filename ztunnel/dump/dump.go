@@ -7,6 +7,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/kept"
 )
 
 // Dump is the whole answer to /config_dump.
@@ -19,8 +20,20 @@ type Dump struct {
 	Certificates   []Certificate     `json:"certificates"`
 	WorkloadState  map[string]State  `json:"workloadState"`
 	ControlPlane   any               `json:"controlPlane,omitempty"` // ours
+	Kept           Kept              `json:"kept"`                   // ours
 	Version        map[string]string `json:"version"`
 	Config         any               `json:"config"`
+}
+
+// Kept is how old the state is, and how it is kept for the next start.
+type Kept struct {
+	// Kept says that the state is an earlier process's, as the control plane has
+	// not been reached since.
+	Kept bool `json:"kept"`
+	// Confirmed is when the control plane last said that the state is so.
+	Confirmed time.Time   `json:"confirmed"`
+	Age       string      `json:"age"`
+	Files     kept.Status `json:"files"`
 }
 
 // Certificate is the state of one identity's.
@@ -44,7 +57,10 @@ type Cert struct {
 type State struct {
 	State string `json:"state"`
 	// Error is why a pod is pending; ours.
-	Error       string      `json:"error,omitempty"`
+	Error string `json:"error,omitempty"`
+	// DNS is why the pod's names are not answered by the mesh, though the pod
+	// is served; ours.
+	DNS         string      `json:"dns,omitempty"`
 	Connections Connections `json:"connections"`
 	Info        Info        `json:"info"`
 }
@@ -113,4 +129,12 @@ func (d *Dump) AddPod(p zds.Pod, state string, err error, live []connections.Inf
 		d.WorkloadState = map[string]State{}
 	}
 	d.WorkloadState[p.UID] = s
+}
+
+// AddTrouble fills in why a pod's names are not answered by the mesh.
+func (d *Dump) AddTrouble(p zds.Pod, dns string) {
+	if s, known := d.WorkloadState[p.UID]; known && dns != "" {
+		s.DNS = dns
+		d.WorkloadState[p.UID] = s
+	}
 }

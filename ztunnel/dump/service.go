@@ -25,6 +25,7 @@ type Service struct {
 	IPFamilies       string              `json:"ipFamilies,omitempty"`
 	Canonical        bool                `json:"canonical,omitempty"`
 	Visibility       string              `json:"visibility,omitempty"`
+	VisibleIn        []string            `json:"visibleIn,omitempty"`
 }
 
 // Endpoint is one workload of a service.
@@ -59,7 +60,7 @@ func serviceOf(v *view.View, s *mesh.Service) Service {
 		Name: s.Name, Namespace: s.Namespace, Hostname: s.Hostname, VIPs: []string{}, Ports: portsOf(s.Ports),
 		Endpoints: map[string]Endpoint{}, Waypoint: gatewayOf(s.Waypoint), Canonical: s.Canonical,
 		LoadBalancer: &LoadBalancer{Mode: modes[s.LoadBalancing.Mode], HealthPolicy: healths[s.LoadBalancing.AllowUnhealthy]},
-		IPFamilies:   families[s.Families], Visibility: "Public",
+		IPFamilies:   families[s.Families], Visibility: "Public", VisibleIn: s.VisibleIn,
 	}
 	if s.NamespaceOnly {
 		out.Visibility = "Namespace"

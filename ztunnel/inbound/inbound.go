@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/decision"
@@ -16,6 +17,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
@@ -32,8 +34,14 @@ type Config struct {
 	Dial        func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
+	// DryRuns is told what dry-run policies say. Nil: nobody is.
+	DryRuns *telemetry.DryRuns
 	// Decisions remembers connections for explanations. Nil: nobody does.
 	Decisions *decision.Ring
+	// Tracer makes spans of tunnelled connections. Nil makes none.
+	Tracer *tracing.Tracer
+	// Cut ends, with its cause, when what is left is cut.
+	Cut context.Context
 	// OriginalDst tells where a captured connection was going. Nil is
 	// linux.OriginalDst.
 	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
@@ -76,6 +84,16 @@ func (i *Inbound) Self(ctx context.Context) (spiffe.ID, error) {
 	return local.Identity(), nil
 }
 
+// Aliases are further names of the pod's trust domain: peers with certificates of
+// these get a tunnel as well.
+func (i *Inbound) Aliases(ctx context.Context) []string {
+	local, err := i.local(ctx)
+	if err != nil {
+		return nil
+	}
+	return local.Settings.TrustDomainAliases
+}
+
 func (i *Inbound) local(ctx context.Context) (*mesh.Workload, error) {
 	ctx, cancel := context.WithTimeout(ctx, i.LocalTimeout)
 	defer cancel()
@@ -100,6 +118,7 @@ type arrival struct {
 	local   *mesh.Workload
 	flow    telemetry.Flow
 	verdict policy.Verdict
+	span    *tracing.Connection // nil if there is none
 	// asked and policies gave the verdict; nil if none was asked.
 	asked    *policy.Request
 	policies policy.Set
@@ -133,6 +152,7 @@ func (a *arrival) admit(ctx context.Context, tracked **connections.Conn) (contex
 	facts := policy.Connection{Source: a.request.Source, SourceIP: a.request.SourceIP, Destination: d.Upstream}
 	if d.Verdict.Cause != policy.CauseNone {
 		a.asked, a.policies = &policy.Request{Connection: facts}, v.Policies(local)
+		a.DryRuns.Note(&a.flow, d.Verdict)
 	}
 	if d.Status != hbone.StatusOK {
 		return ctx, nil, a.refused(d.Status, d.Reason)
@@ -182,7 +202,7 @@ func (a *arrival) dial(ctx context.Context, to netip.AddrPort) (*net.TCPConn, *r
 // if that has the identity of the certificate, else what it says of itself.
 func (a *arrival) describeSource(v *view.View) {
 	w := v.WorkloadByAddress(a.local.Network, a.request.SourceIP)
-	if w != nil && (a.request.Source.IsZero() || w.Identity() == a.request.Source) {
+	if w != nil && (a.request.Source.IsZero() || slices.Contains(w.Identities(), a.request.Source)) {
 		a.flow.Source = w
 	}
 }
@@ -192,7 +212,9 @@ func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, coun
 	o := telemetry.Outcome{Err: err, Policy: a.verdict.Policy, Reason: a.verdict.String()}
 	if denied := cutBy(ctx); denied != nil {
 		o = telemetry.Outcome{Flag: telemetry.FlagDeny, Err: denied, Policy: denied.Verdict.Policy, Reason: denied.Verdict.String()}
-		a.verdict, a.policies = denied.Verdict, a.Store.View().Policies(a.local)
+		o.Cut, a.verdict, a.policies = telemetry.CutPolicy, denied.Verdict, a.Store.View().Policies(a.local)
+	} else if cut, why := connections.CutBy(a.Cut, err); cut != telemetry.CutNone {
+		o.Cut, o.Err = cut, why
 	}
 	record.Close(o)
 	received, sent := counts.Load()
@@ -201,6 +223,7 @@ func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, coun
 
 // keep remembers the decision.
 func (a *arrival) keep(o telemetry.Outcome, received, sent uint64) {
+	a.span.End(&a.flow, o, received, sent)
 	c := &decision.Carried{
 		Flow: a.flow, Outcome: o, Start: a.start, Received: received, Sent: sent, Duration: time.Since(a.start),
 		Asked: a.asked, Policies: a.policies, Verdict: a.verdict,

@@ -259,10 +259,10 @@ func TestAPodWhoseRecordHasNotComeAnswersNobody(t *testing.T) {
 }
 
 // follow is what ztunnel's root does with each new view.
-func (r *rig) follow() {
+func (r *rig) follow() int {
 	v := r.store.View()
 	local := v.WorkloadByAccount("shop", "web", "web")
-	r.live.Rejudge(func(c policy.Connection) policy.Verdict { return route.Judge(v, local, c) })
+	return r.live.Rejudge(func(c policy.Connection) policy.Verdict { return route.Judge(v, local, c) })
 }
 
 func TestAnOpenConnectionIsCutWhenAPolicyDeniesIt(t *testing.T) {
@@ -282,7 +282,7 @@ func TestAnOpenConnectionIsCutWhenAPolicyDeniesIt(t *testing.T) {
 	}
 	done()
 	rec := r.record()
-	if rec["policy"] != "shop/no-thief" || !strings.Contains(rec["error"].(string), "policy change") || rec["level"] != "ERROR" {
+	if rec["policy"] != "shop/no-thief" || rec["cut"] != "policy" || !strings.Contains(rec["error"].(string), "policy change") || rec["level"] != "ERROR" {
 		t.Errorf("record %v", rec)
 	}
 }

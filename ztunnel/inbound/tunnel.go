@@ -30,6 +30,7 @@ func (i *Inbound) Tunnel(in hbone.Incoming) {
 			HBONEAddr: request.Authority, TraceParent: cmp.Or(request.Header[hbone.HeaderTraceparent], telemetry.NewTraceParent()),
 		},
 	}
+	a.span = i.Tracer.Connect(a.flow.TraceParent, a.start)
 	var tracked *connections.Conn
 	ctx, app, no := a.admit(in.Context(), &tracked)
 	if tracked != nil {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,6 +55,7 @@ type node struct {
 	story   []string
 	proxies map[string]*proxy
 	refuse  map[string]error // by pod name
+	spaces  map[string]*os.File
 }
 
 func (n *node) say(s string) {
@@ -107,7 +109,7 @@ func newNode(t *testing.T) *node {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := &node{t: t, agent: agent, ready: make(chan bool, 100), proxies: map[string]*proxy{}, refuse: map[string]error{}}
+	n := &node{t: t, agent: agent, ready: make(chan bool, 100), proxies: map[string]*proxy{}, refuse: map[string]error{}, spaces: map[string]*os.File{}}
 	n.manager = New(Config{Path: path, Start: n.start, Ready: func(b bool) { n.ready <- b }, Retry: 10 * time.Millisecond, Logger: slog.New(slog.DiscardHandler)})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -154,15 +156,15 @@ func podOf(name string) zds.Pod {
 	return zds.Pod{UID: "uid-" + name, Name: name, Namespace: "shop", ServiceAccount: "sa"}
 }
 
-// ownNS is a namespace that needs no root.
-func ownNS(t *testing.T) *os.File {
-	t.Helper()
-	f, err := os.Open("/proc/thread-self/ns/net")
-	if err != nil {
-		t.Fatal(err)
+// in is the namespace of a pod of that name.
+func (n *node) in(name string) *os.File {
+	n.t.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.spaces[name] == nil {
+		n.spaces[name] = linuxtest.NewNetNS(n.t).File()
 	}
-	t.Cleanup(func() { f.Close() })
-	return f
+	return n.spaces[name]
 }
 
 func must(t *testing.T, errs ...error) {
@@ -185,11 +187,10 @@ func (n *node) states() string {
 func TestASnapshotIsServedAndMakesReady(t *testing.T) {
 	n := newNode(t)
 	c := n.connect()
-	ns := ownNS(t)
-	must(t, c.Add(t.Context(), podOf("a"), ns), c.Add(t.Context(), podOf("b"), ns), c.SnapshotSent(t.Context()))
+	must(t, c.Add(t.Context(), podOf("a"), n.in("a")), c.Add(t.Context(), podOf("b"), n.in("b")), c.SnapshotSent(t.Context()))
 	n.nextReady(true)
 	n.said("start a", "start b")
-	must(t, c.Add(t.Context(), podOf("a"), ns)) // again: nothing happens
+	must(t, c.Add(t.Context(), podOf("a"), n.in("a"))) // again: nothing happens
 	must(t, c.Del(t.Context(), "uid-a"))
 	n.proxy("a").release()
 	n.said("start a", "start b", "stop a", "stop a", "drained a")
@@ -203,13 +204,12 @@ func TestAPodThatCannotBeServedHarmsOnlyItselfAndIsTriedAgain(t *testing.T) {
 	n.refuse["bad"] = errors.New("port 15001 is in use")
 	n.mu.Unlock()
 	c := n.connect()
-	ns := ownNS(t)
-	err := c.Add(t.Context(), podOf("bad"), ns)
+	err := c.Add(t.Context(), podOf("bad"), n.in("bad"))
 	var nack *zds.NackError
 	if !errors.As(err, &nack) || !strings.Contains(nack.Reason, "15001 is in use") {
 		t.Errorf("the agent was told %v", err)
 	}
-	must(t, c.Add(t.Context(), podOf("good"), ns), c.SnapshotSent(t.Context()))
+	must(t, c.Add(t.Context(), podOf("good"), n.in("good")), c.SnapshotSent(t.Context()))
 	n.nextReady(true) // in spite of the bad one
 	if got := n.states(); got != "bad=Pending good=Up" {
 		t.Errorf("states %q", got)
@@ -223,8 +223,7 @@ func TestAPodThatCannotBeServedHarmsOnlyItselfAndIsTriedAgain(t *testing.T) {
 func TestServingGoesOnWhileTheAgentIsAwayAndIsReconciledAfterwards(t *testing.T) {
 	n := newNode(t)
 	c := n.connect()
-	ns := ownNS(t)
-	must(t, c.Add(t.Context(), podOf("stays"), ns), c.Add(t.Context(), podOf("kept"), ns), c.Add(t.Context(), podOf("gone"), ns), c.SnapshotSent(t.Context()))
+	must(t, c.Add(t.Context(), podOf("stays"), n.in("stays")), c.Add(t.Context(), podOf("kept"), n.in("kept")), c.Add(t.Context(), podOf("gone"), n.in("gone")), c.SnapshotSent(t.Context()))
 	n.nextReady(true)
 	c.Close()
 	n.nextReady(false)
@@ -232,7 +231,7 @@ func TestServingGoesOnWhileTheAgentIsAwayAndIsReconciledAfterwards(t *testing.T)
 	if got := n.states(); got != "gone=Up kept=Up stays=Up" {
 		t.Errorf("with the agent away: %q", got)
 	}
-	must(t, c.Add(t.Context(), podOf("stays"), ns), c.Keep(t.Context(), "uid-kept"), c.SnapshotSent(t.Context()))
+	must(t, c.Add(t.Context(), podOf("stays"), n.in("stays")), c.Keep(t.Context(), "uid-kept"), c.SnapshotSent(t.Context()))
 	n.nextReady(true)
 	n.proxy("gone").release()
 	n.eventually(func() string { return cmp.Diff("kept=Up stays=Up", n.states()) })
@@ -241,7 +240,7 @@ func TestServingGoesOnWhileTheAgentIsAwayAndIsReconciledAfterwards(t *testing.T)
 func TestAProtocolViolationReconnects(t *testing.T) {
 	n := newNode(t)
 	c := n.connect()
-	must(t, c.Add(t.Context(), podOf("a"), ownNS(t)), c.SnapshotSent(t.Context()))
+	must(t, c.Add(t.Context(), podOf("a"), n.in("a")), c.SnapshotSent(t.Context()))
 	n.nextReady(true)
 	if err := c.SnapshotSent(t.Context()); err == nil {
 		t.Error("a second snapshot was accepted")
@@ -261,15 +260,19 @@ func TestAPodInANewNamespaceIsServedAnewWhileTheOldOneDrains(t *testing.T) {
 	n.eventually(func() string { return cmp.Diff("a=Draining a=Up", n.states()) })
 	// The old namespace has no interface: it is torn down, so it is cut.
 	n.eventually(func() string { return cmp.Diff("a=Up", n.states()) })
-	n.said("start a", "stop a", "start a", "stop a", "cut a")
+	n.mu.Lock()
+	story := slices.Sorted(slices.Values(n.story)) // the old one stops while the new one starts
+	n.mu.Unlock()
+	if diff := cmp.Diff([]string{"cut a", "start a", "start a", "stop a", "stop a"}, story); diff != "" {
+		t.Error(diff)
+	}
 }
 
 func TestADrainEndsEveryPodByItsDeadline(t *testing.T) {
 	n := newNode(t)
 	c := n.connect()
-	ns := ownNS(t)
-	must(t, c.Add(t.Context(), podOf("quick"), ns), c.SnapshotSent(t.Context()))
-	must(t, c.Add(t.Context(), podOf("slow"), ns))
+	must(t, c.Add(t.Context(), podOf("quick"), n.in("quick")), c.SnapshotSent(t.Context()))
+	must(t, c.Add(t.Context(), podOf("slow"), n.in("slow")))
 	n.proxy("quick").release()
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -283,7 +286,36 @@ func TestADrainEndsEveryPodByItsDeadline(t *testing.T) {
 	if !strings.Contains(story, "drained quick") || !strings.Contains(story, "cut slow") {
 		t.Errorf("story: %s", story)
 	}
-	if err := c.Add(t.Context(), podOf("late"), ns); err == nil {
+	if err := c.Add(t.Context(), podOf("late"), n.in("late")); err == nil {
 		t.Error("a pod was taken while shutting down")
 	}
+}
+
+// TestWhoIsWhoDoesNotChange: in one namespace there is one pod, and a pod stays
+// who it is.
+func TestWhoIsWhoDoesNotChange(t *testing.T) {
+	n := newNode(t)
+	c := n.connect()
+	must(t, c.Add(t.Context(), podOf("a"), n.in("a")), c.SnapshotSent(t.Context()))
+	refused := func(what string, p zds.Pod, reason string) {
+		t.Helper()
+		if err := c.Add(t.Context(), p, n.in("a")); err == nil || !strings.Contains(err.Error(), reason) {
+			t.Errorf("%s: answer %v, want %q", what, err, reason)
+		}
+	}
+	refused("another pod in its namespace", podOf("b"), "its network namespace is served as that of pod shop/a (uid uid-a)")
+	other := podOf("a")
+	other.ServiceAccount = "admin"
+	refused("the same pod with another account", other, "a pod does not change who it is")
+	other = podOf("a")
+	other.Name = "c"
+	refused("the same pod with another name", other, "a pod does not change who it is")
+	if got := n.states(); got != "a=Up b=Pending" {
+		t.Errorf("states %q", got)
+	}
+	n.said("start a")
+	// The first has left: the namespace is free for whom the agent says.
+	must(t, c.Del(t.Context(), "uid-a"))
+	n.proxy("a").release()
+	n.eventually(func() string { return cmp.Diff("b=Up", n.states()) })
 }

@@ -3,11 +3,13 @@ package inpod
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"sync"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/drain"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/zds"
 )
@@ -43,7 +45,7 @@ type Manager struct {
 
 	draining sync.WaitGroup
 	cut      context.Context // ends when nothing may drain any longer
-	cancel   context.CancelFunc
+	cancel   context.CancelCauseFunc
 
 	mu      sync.Mutex
 	pods    map[string]*pod   // by UID
@@ -78,7 +80,7 @@ func New(c Config) *Manager {
 		pods:   map[string]*pod{},
 		old:    map[*pod]struct{}{},
 	}
-	m.cut, m.cancel = context.WithCancel(context.Background())
+	m.cut, m.cancel = context.WithCancelCause(context.Background())
 	return m
 }
 
@@ -95,6 +97,9 @@ func (m *Manager) add(p zds.Pod, netns *os.File) error {
 	}
 	if now := m.pods[p.UID]; now != nil {
 		if now.ns.ID() == ns.ID() && now.proxy != nil {
+			if now.Pod != p {
+				return errors.Join(fmt.Errorf("it is served as %s (account %s): a pod does not change who it is", now.Pod, now.ServiceAccount), ns.Close())
+			}
 			return ns.Close() // told again, as each new connection does
 		}
 		m.removeLocked(p.UID)
@@ -104,16 +109,30 @@ func (m *Manager) add(p zds.Pod, netns *os.File) error {
 	return m.startLocked(fresh)
 }
 
-// startLocked serves p or leaves it pending.
+// startLocked serves p or leaves it pending. In one namespace there is one pod:
+// two proxies in it would take each other's connections, each in the name of
+// its own.
 func (m *Manager) startLocked(p *pod) error {
 	p.since = time.Now()
-	p.proxy, p.err = m.config.Start(p.Pod, p.ns)
+	if p.err = m.takenLocked(p); p.err == nil {
+		p.proxy, p.err = m.config.Start(p.Pod, p.ns)
+	}
 	if p.err != nil {
 		p.proxy = nil
 		return p.err
 	}
 	m.counts.started++
 	m.log.Info("serving pod", "pod", p.Pod.String(), "uid", p.UID, "netns", p.ns.ID().Ino)
+	return nil
+}
+
+// takenLocked is an error if another pod is served in p's namespace.
+func (m *Manager) takenLocked(p *pod) error {
+	for _, other := range m.pods {
+		if other != p && other.proxy != nil && other.ns.ID() == p.ns.ID() {
+			return fmt.Errorf("its network namespace is served as that of pod %s (uid %s)", other.Pod, other.UID)
+		}
+	}
 	return nil
 }
 
@@ -148,7 +167,7 @@ const goneInterval = time.Second
 // drainOld lets the connections of a pod end by themselves for as long as the
 // pod exists: a pod that leaves the mesh keeps those it has.
 func (m *Manager) drainOld(p *pod) {
-	ctx, cancel := context.WithCancel(m.cut)
+	ctx, cancel := context.WithCancelCause(m.cut)
 	drained := make(chan error, 1)
 	go func() { drained <- p.proxy.Drain(ctx) }()
 	tick := time.NewTicker(goneInterval)
@@ -160,11 +179,11 @@ func (m *Manager) drainOld(p *pod) {
 			waiting = false
 		case <-tick.C:
 			if alive, err := p.ns.HasLinks(); err == nil && !alive {
-				cancel()
+				cancel(drain.ErrGone)
 			}
 		}
 	}
-	cancel()
+	cancel(nil)
 	if err != nil {
 		m.log.Warn("draining pod", "pod", p.Pod.String(), "error", err)
 	}
@@ -212,9 +231,9 @@ func (m *Manager) Drain(ctx context.Context) error {
 		m.removeLocked(uid)
 	}
 	m.mu.Unlock()
-	stop := context.AfterFunc(ctx, m.cancel)
+	stop := context.AfterFunc(ctx, func() { m.cancel(drain.ErrDeadline) })
 	defer stop()
 	m.draining.Wait()
-	m.cancel()
+	m.cancel(nil)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/route"
 )
 
 // far is the other side of a connection: plain or in a tunnel. The TCP
@@ -25,6 +26,10 @@ func (f *flight) carry(ctx context.Context, to far) {
 		HBONE: to.stream != nil, Started: f.start, Peer: f.flow.DestinationID, Reason: f.reason,
 	})
 	defer tracked.Done()
+	// What changed between the decision and the tracking nobody else tells.
+	if why := route.Outlawed(f.Store.View(), f.src, f.dst); why != "" {
+		tracked.Cut(why)
+	}
 	var counts relay.Counts
 	record := f.Recorder.Open(f.flow, f.start, &counts)
 	var other relay.End = to.stream
@@ -33,6 +38,11 @@ func (f *flight) carry(ctx context.Context, to far) {
 	}
 	err := relay.Options{HalfOpen: f.HalfOpen}.Run(ctx, f.app, other, &counts)
 	o := telemetry.Outcome{Err: err, Reason: f.reason}
+	if _, cut := errors.AsType[*connections.Outlawed](err); cut {
+		o.Flag, o.Cut = telemetry.FlagDeny, telemetry.CutPolicy
+	} else if cut, why := connections.CutBy(f.Cut, err); cut != telemetry.CutNone {
+		o.Cut, o.Err = cut, why
+	}
 	record.Close(o)
 	received, sent := counts.Load()
 	f.keep(o, received, sent)
@@ -53,6 +63,9 @@ func flag(err error) telemetry.Flag {
 			return telemetry.FlagDeny
 		}
 		return telemetry.FlagConnect
+	}
+	if refused, ok := errors.AsType[*refusedError](err); ok && refused.denied {
+		return telemetry.FlagDeny
 	}
 	if _, ok := errors.AsType[*hbone.PeerError](err); ok {
 		return telemetry.FlagTLSFailure

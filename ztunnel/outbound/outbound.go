@@ -1,11 +1,13 @@
 package outbound
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/decision"
@@ -14,6 +16,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/mesh"
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
@@ -30,6 +33,8 @@ type Config struct {
 	Store *view.Store
 	// Local waits for the record of the pod served.
 	Local func(ctx context.Context) (*mesh.Workload, error)
+	// Lookup finds the addresses of an endpoint that is known by name only.
+	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Dial makes plain connections from inside the pod.
 	Dial func(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error)
 	// Tunnels are the pod's own: tunnels are never shared between pods.
@@ -38,6 +43,10 @@ type Config struct {
 	Recorder    *telemetry.Recorder
 	// Decisions remembers connections for explanations. Nil: nobody does.
 	Decisions *decision.Ring
+	// Tracer makes spans of tunnelled connections. Nil makes none.
+	Tracer *tracing.Tracer
+	// Cut ends, with its cause, when what is left is cut.
+	Cut context.Context
 	// OriginalDst tells where a captured connection was going. Nil is
 	// linux.OriginalDst.
 	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
@@ -45,11 +54,18 @@ type Config struct {
 	LocalTimeout time.Duration
 	// ConnectTimeout bounds each attempt. Zero is 10 s.
 	ConnectTimeout time.Duration
+	// TryTimeout bounds each but the last where there are other endpoints: one
+	// whose node has gone says nothing. Zero is 5 s, in which a lost packet is sent
+	// twice again.
+	TryTimeout time.Duration
 	// HalfOpen ends a connection of which one direction has ended and the other
 	// carried nothing for so long. Zero is one hour.
 	HalfOpen time.Duration
 	// Attempts is how many endpoints are tried. Zero is 3.
 	Attempts int
+	// Bridge is how long a connection waits for node proxies that are there and
+	// do not listen, as when one is started again. Zero is 3 s.
+	Bridge time.Duration
 	// WaypointTimeout is how long a connection waits for a waypoint that is
 	// missing or not ready. Zero is 10 s.
 	WaypointTimeout time.Duration
@@ -61,7 +77,8 @@ type Config struct {
 // Outbound serves one pod.
 type Outbound struct {
 	Config
-	waiting chan struct{} // a place for each that waits for a waypoint
+	waiting    chan struct{} // a place for each that waits for a waypoint
+	affinities affinities
 }
 
 // New fills the defaults.
@@ -72,11 +89,17 @@ func New(c Config) *Outbound {
 	if c.ConnectTimeout == 0 {
 		c.ConnectTimeout = 10 * time.Second
 	}
+	if c.TryTimeout == 0 {
+		c.TryTimeout = 5 * time.Second
+	}
 	if c.HalfOpen == 0 {
 		c.HalfOpen = time.Hour
 	}
 	if c.Attempts == 0 {
 		c.Attempts = 3
+	}
+	if c.Bridge == 0 {
+		c.Bridge = 3 * time.Second
 	}
 	if c.WaypointTimeout == 0 {
 		c.WaypointTimeout = 10 * time.Second
@@ -87,7 +110,7 @@ func New(c Config) *Outbound {
 	if c.OriginalDst == nil {
 		c.OriginalDst = linux.OriginalDst
 	}
-	return &Outbound{c, make(chan struct{}, c.Waiting)}
+	return &Outbound{Config: c, waiting: make(chan struct{}, c.Waiting)}
 }
 
 // Handle serves one captured connection; it is a capture.Handler.
@@ -121,8 +144,12 @@ type flight struct {
 	flow  telemetry.Flow
 	// patience is when it stops to wait for a waypoint; zero until it waits.
 	patience time.Time
+	// bridged is how the wait for node proxies goes.
+	bridged bridged
 	// reason is the destination's verdict in its own words.
 	reason string
+	// span is of a tunnelled connection; nil if there is none.
+	span *tracing.Connection
 	// choice is how the endpoint was found, attempts how it was reached.
 	choice   string
 	attempts []decision.Attempt
@@ -148,33 +175,57 @@ func (f *flight) identify(ctx context.Context) (err error) {
 	return nil
 }
 
-// refusedError is a decision not to connect.
-type refusedError struct{ reason string }
+// refusedError is a decision not to connect; denied if a rule of the mesh's
+// owner made it.
+type refusedError struct {
+	reason string
+	denied bool
+}
 
 func (e *refusedError) Error() string { return e.reason }
+
+func refusal(d route.OutboundDecision) error { return &refusedError{d.Reason, d.Outlawed} }
 
 // connect tries endpoints until one accepts.
 func (f *flight) connect(ctx context.Context) (far far, err error) {
 	var avoid []netip.AddrPort
-	for tried, lost := 1, false; ; tried++ {
+	for tried, lost, tunnelled := 1, false, false; ; tried++ {
 		var d route.OutboundDecision
 		d, avoid = f.decide(ctx, avoid)
 		if d.Kind == route.Refuse {
 			if err == nil { // otherwise the attempt before tells more
-				f.flow.Service, err = d.Service, &refusedError{d.Reason}
+				f.flow.Service, err = d.Service, refusal(d)
+				return far, err
 			}
-			return far, err
+			if !tunnelled || !f.bridge(ctx, err) {
+				return far, err
+			}
+			avoid, tried = nil, 0
+			continue
 		}
+		tunnelled = d.Kind == route.HBONE
 		f.flow.Destination, f.flow.Service = d.Workload, d.Service
 		f.flow.DestinationAddr, f.flow.HBONEAddr = d.Dial, d.Authority
 		began := time.Now()
-		far, err = f.attempt(ctx, d)
+		limit := f.ConnectTimeout
+		if d.Others && tried < f.Attempts {
+			limit = min(limit, f.TryTimeout)
+		}
+		far, err = f.attempt(ctx, d, limit)
 		f.note(d, time.Since(began), err)
 		if err == nil {
+			f.affinities.keep(&d)
 			return far, nil
 		}
-		if d.Kind == route.Passthrough || tried >= f.Attempts || !another(ctx, err) {
+		if d.Kind == route.Passthrough || !another(ctx, err) {
 			return far, err
+		}
+		if tried >= f.Attempts {
+			if !tunnelled || !f.bridge(ctx, err) {
+				return far, err
+			}
+			avoid, tried = nil, 0
+			continue
 		}
 		// A shared tunnel may have died unnoticed, as when its server was
 		// killed: the same endpoint gets a second chance, by a new tunnel.
@@ -200,24 +251,75 @@ func another(ctx context.Context, err error) bool {
 }
 
 // attempt makes one connection.
-func (f *flight) attempt(ctx context.Context, d route.OutboundDecision) (far, error) {
-	ctx, cancel := context.WithTimeout(ctx, f.ConnectTimeout)
+func (f *flight) attempt(ctx context.Context, d route.OutboundDecision, limit time.Duration) (far, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	switch d.Kind {
 	case route.Plain, route.Passthrough:
-		c, err := f.Dial(ctx, d.Dial)
+		c, err := f.plain(ctx, d)
 		if err != nil {
-			return far{}, fmt.Errorf("connecting to %s: %w", d.Dial, err)
+			return far{}, fmt.Errorf("connecting to %s: %w", d.At(), err)
 		}
 		return far{tcp: c}, nil
 	case route.HBONE:
 		return f.tunnel(ctx, d)
 	case route.Refuse:
 	}
-	return far{}, &refusedError{d.Reason}
+	return far{}, refusal(d)
+}
+
+// plain connects in clear: to the address, or to the first of a name's that
+// accepts, those of the family that was dialled before others.
+func (f *flight) plain(ctx context.Context, d route.OutboundDecision) (c *net.TCPConn, err error) {
+	if d.Host == "" {
+		return f.Dial(ctx, d.Dial)
+	}
+	f.flow.DestinationAddr = netip.AddrPort{} // until it is known
+	f.Recorder.Lookup(&f.flow)
+	all, err := f.Lookup(ctx, d.Host)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortStableFunc(all, func(a, b netip.Addr) int { return order(f.dst.Addr(), a) - order(f.dst.Addr(), b) })
+	all = all[:min(len(all), maxAddresses)]
+	for i, a := range all {
+		f.flow.DestinationAddr = netip.AddrPortFrom(a, d.Dial.Port())
+		// Each has its share of the time that is left: one may be silent.
+		ctx, cancel := share(ctx, len(all)-i)
+		c, err = f.Dial(ctx, f.flow.DestinationAddr)
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+	}
+	return nil, err
+}
+
+// share is an equal part of the time that ctx has left for so many.
+func share(ctx context.Context, among int) (context.Context, context.CancelFunc) {
+	until, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithTimeout(ctx, time.Until(until)/time.Duration(among))
+}
+
+// maxAddresses is how many addresses of one name are tried for a connection.
+const maxAddresses = 4
+
+// order puts addresses of the family that was dialled first.
+func order(dialled, a netip.Addr) int {
+	if dialled.Is4() == a.Is4() {
+		return 0
+	}
+	return 1
 }
 
 func (f *flight) tunnel(ctx context.Context, d route.OutboundDecision) (far, error) {
+	if f.span == nil {
+		f.span = f.Tracer.Connect("", f.start)
+		f.flow.TraceParent = cmp.Or(f.span.TraceParent(), f.flow.TraceParent)
+	}
 	target := hbone.Target{Address: d.Dial, Self: f.src.Identity(), Accept: d.Accept, Workload: d.Workload.UID}
 	stream, answer, peer, err := f.Tunnels.Open(ctx, target, f.request(d))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,7 +38,12 @@ workloads:
 - {uid: k//Pod/shop/b, name: b, namespace: shop, serviceAccount: web, workloadIps: [10.1.0.7], protocol: HBONE, services: {shop/web.shop.svc: {80: 8080}}}
 - {uid: k//Pod/shop/plain, name: plain, namespace: shop, workloadIps: [10.1.0.8], protocol: TCP, services: {shop/plain.shop.svc: {80: 8080}}}
 - {uid: k//Pod/shop/behind, name: behind, namespace: shop, workloadIps: [10.1.0.9], protocol: HBONE, waypoint: {destination: shop/gone.shop.svc, hboneMtlsPort: 15008}}
+- {uid: k/ServiceEntry/eu, name: eu, namespace: shop, hostname: eu.example.com, protocol: TCP, services: {shop/api.example.com: {443: 8443}}}
+- {uid: k/ServiceEntry/us, name: us, namespace: shop, hostname: us.example.com, protocol: TCP, services: {shop/api.example.com: {443: 8443}}}
+- {uid: k/ServiceEntry/gone, name: gone, namespace: shop, hostname: gone.example.com, protocol: TCP, services: {shop/gone.example.com: {443: 443}}}
 services:
+- {name: api, namespace: shop, hostname: api.example.com, vips: [/240.240.0.1], ports: {443: 8443}}
+- {name: gone, namespace: shop, hostname: gone.example.com, vips: [/240.240.0.2], ports: {443: 443}}
 - {name: web, namespace: shop, hostname: web.shop.svc, vips: [/10.96.0.1], ports: {80: 8080}}
 - {name: plain, namespace: shop, hostname: plain.shop.svc, vips: [/10.96.0.2], ports: {80: 8080}}
 - {name: empty, namespace: shop, hostname: empty.shop.svc, vips: [/10.96.0.3], ports: {80: 8080}}
@@ -47,17 +53,23 @@ services:
 type tunnels struct {
 	mu     sync.Mutex
 	answer map[string]error // by tunnel address; nil carries an echo
+	heals  int              // after so many questions every answer is good; 0 never
+	silent map[string]bool  // tunnel addresses that never answer
 	asked  []string
 	last   hbone.Request
 	target hbone.Target
 }
 
-func (f *tunnels) Open(_ context.Context, t hbone.Target, r hbone.Request) (hbone.Stream, hbone.Response, hbone.Peer, error) {
+func (f *tunnels) Open(ctx context.Context, t hbone.Target, r hbone.Request) (hbone.Stream, hbone.Response, hbone.Peer, error) {
+	if f.silent[t.Address.String()] {
+		<-ctx.Done()
+		return nil, hbone.Response{}, hbone.Peer{}, ctx.Err()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, t.Address.String())
 	f.last, f.target = r, t
-	if err := f.answer[t.Address.String()]; err != nil {
+	if err := f.answer[t.Address.String()]; err != nil && (f.heals == 0 || len(f.asked) <= f.heals) {
 		return nil, hbone.Response{}, hbone.Peer{}, err
 	}
 	near, far := net.Pipe()
@@ -117,12 +129,22 @@ func newRig(t *testing.T) *rig {
 	}()
 	r.out = New(Config{
 		Store: store, Tunnels: r.tunnels, Connections: &r.live, Decisions: decision.NewRing(decision.Config{}),
-		LocalTimeout: 50 * time.Millisecond, WaypointTimeout: 50 * time.Millisecond,
+		LocalTimeout: 50 * time.Millisecond, Bridge: 10 * time.Second, WaypointTimeout: 50 * time.Millisecond,
+		Lookup: func(_ context.Context, host string) ([]netip.Addr, error) {
+			at := map[string][]netip.Addr{
+				"eu.example.com": {netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")},
+				"us.example.com": {netip.MustParseAddr("192.0.2.3")},
+			}[host]
+			if at == nil {
+				return nil, errors.New("resolving " + host + ": no such name")
+			}
+			return at, nil
+		},
 		Local: func(ctx context.Context) (*mesh.Workload, error) { return store.Local(ctx, "shop", "client", "client") },
 		Dial: func(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
 			r.dialled = append(r.dialled, to.String())
 			if r.refuse[to.String()] {
-				return nil, errors.New("connection refused")
+				return nil, fmt.Errorf("dial: %w", syscall.ECONNREFUSED)
 			}
 			return linux.DialTCP(ctx, nil, linux.AddrPort(echo.Addr()), linux.DialOptions{})
 		},
@@ -176,6 +198,41 @@ func status(code int, reason string) error {
 	return &hbone.StatusError{Response: hbone.Response{Status: code, Header: map[string]string{hbone.HeaderReason: reason}}}
 }
 
+func TestEndpointsThatAreKnownByNameAreLookedUp(t *testing.T) {
+	for _, c := range []struct {
+		name, dst string
+		refuse    []string
+		dialled   []string // one of these
+		logs      string   // empty: carried
+	}{
+		{"an address of the name, of the family that was dialled", "240.240.0.1:443", nil, []string{"192.0.2.1:8443", "192.0.2.3:8443"}, ""},
+		{"the name's next address", "240.240.0.1:443", []string{"192.0.2.1:8443", "192.0.2.3:8443"}, []string{
+			"192.0.2.1:8443 192.0.2.2:8443", "192.0.2.3:8443 192.0.2.1:8443 192.0.2.2:8443"}, ""},
+		{"another name's, when all of one fail", "240.240.0.1:443", []string{"192.0.2.1:8443", "192.0.2.2:8443", "[2001:db8::1]:8443"}, []string{
+			"192.0.2.3:8443", "192.0.2.1:8443 192.0.2.2:8443 [2001:db8::1]:8443 192.0.2.3:8443"}, ""},
+		{"a name that nobody knows", "240.240.0.2:443", nil, []string{""}, "connecting to gone.example.com:443: resolving gone.example.com: no such name"},
+	} {
+		for range 10 {
+			r := newRig(t)
+			for _, at := range c.refuse {
+				r.refuse[at] = true
+			}
+			got, err := r.send(c.dst, "hello")
+			if carried := err == nil && got == "hello"; carried != (c.logs == "") {
+				t.Errorf("%s: %q, %v", c.name, got, err)
+			}
+			if dialled := strings.Join(r.dialled, " "); !slices.Contains(c.dialled, dialled) {
+				t.Errorf("%s: dialled %q", c.name, dialled)
+			}
+			if rec := r.record(); c.logs != "" && rec["error"] != c.logs {
+				t.Errorf("%s: record %v", c.name, rec)
+			} else if c.logs == "" && rec["dst.addr"] != r.dialled[len(r.dialled)-1] {
+				t.Errorf("%s: the record says %v", c.name, rec["dst.addr"])
+			}
+		}
+	}
+}
+
 func TestWhereConnectionsGo(t *testing.T) {
 	webA, webB := "10.1.0.6:15008", "10.1.0.7:15008"
 	for _, c := range []struct {
@@ -184,6 +241,7 @@ func TestWhereConnectionsGo(t *testing.T) {
 		answer  map[string]error
 		refuse  []string
 		tunnels int // asked; 0 none
+		heals   int
 		dialled []string
 		flag    string // empty: carried
 		logs    string
@@ -214,6 +272,14 @@ func TestWhereConnectionsGo(t *testing.T) {
 			name: "a refusal by policy is final and says which", dst: "10.96.0.1:80", tunnels: 1, flag: "ERROR", logs: "denied by DENY policy shop/no rule 0",
 			answer: map[string]error{webA: status(401, "denied by DENY policy shop/no rule 0"), webB: status(401, "denied by DENY policy shop/no rule 0")},
 		},
+		{
+			name: "an application outside of the mesh that refuses is not waited for", dst: "10.96.0.2:80", refuse: []string{"10.1.0.8:8080"},
+			dialled: []string{"10.1.0.8:8080"}, flag: "ERROR", logs: "connection refused",
+		},
+		{
+			name: "node proxies that are being started again are waited for", dst: "10.96.0.1:80", tunnels: 5, heals: 4, logs: "allowed by test",
+			answer: map[string]error{webA: fmt.Errorf("dial: %w", syscall.ECONNREFUSED), webB: fmt.Errorf("handshake: %w", io.EOF)},
+		},
 		{name: "a service without endpoints is refused", dst: "10.96.0.3:80", flag: "ERROR", logs: "no endpoint"},
 		{name: "a waypoint that is missing is not skipped", dst: "10.1.0.9:80", flag: "ERROR", logs: "waypoint shop/gone.shop.svc: its service is not known here; waited 50ms"},
 	} {
@@ -230,7 +296,7 @@ func TestWhereConnectionsGo(t *testing.T) {
 			var got string
 			var err error
 			for range 100 {
-				r.tunnels.asked, r.dialled = nil, nil
+				r.tunnels.asked, r.dialled, r.tunnels.heals = nil, nil, c.heals
 				r.log.Reset()
 				got, err = r.send(c.dst, "hello")
 				if len(r.tunnels.asked) == c.tunnels {
@@ -256,6 +322,25 @@ func TestWhereConnectionsGo(t *testing.T) {
 				t.Error("a connection is still tracked")
 			}
 		})
+	}
+}
+
+// TestAnEndpointThatSaysNothingIsLeftEarlierWhereThereAreOthers.
+func TestAnEndpointThatSaysNothingIsLeftEarlierWhereThereAreOthers(t *testing.T) {
+	for _, tt := range []struct {
+		sentence, dst string
+		try, connect  time.Duration
+		carried       bool
+	}{
+		{"one of two is given up early, and the other carries", "10.96.0.1:80", time.Millisecond, time.Hour, true},
+		{"the only one has all the time of an attempt", "10.1.0.6:8080", time.Hour, time.Millisecond, false},
+	} {
+		r := newRig(t)
+		r.tunnels.silent = map[string]bool{"10.1.0.6:15008": true}
+		r.out.TryTimeout, r.out.ConnectTimeout = tt.try, tt.connect
+		if _, err := r.send(tt.dst, "hello"); (err == nil) != tt.carried {
+			t.Errorf("%s: %v", tt.sentence, err)
+		}
 	}
 }
 

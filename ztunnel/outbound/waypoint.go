@@ -17,7 +17,7 @@ import (
 func (f *flight) decide(ctx context.Context, avoid []netip.AddrPort) (route.OutboundDecision, []netip.AddrPort) {
 	v := f.Store.View()
 	defer func() { f.flow.Generation = v.Configuration() }()
-	d := route.Outbound(v, f.src, f.dst, rand.IntN, avoid)
+	d := route.OutboundAgain(v, f.src, f.dst, rand.IntN, avoid, f.affinities.of)
 	if !d.Pending {
 		return d, avoid
 	}
@@ -37,7 +37,7 @@ func (f *flight) decide(ctx context.Context, avoid []netip.AddrPort) (route.Outb
 		select {
 		case <-v.Superseded():
 			v = f.Store.View()
-			d, avoid = route.Outbound(v, f.src, f.dst, rand.IntN, nil), nil
+			d, avoid = route.OutboundAgain(v, f.src, f.dst, rand.IntN, nil, f.affinities.of), nil
 		case <-ctx.Done():
 			d.Reason += fmt.Sprintf("; waited %s", f.WaypointTimeout)
 			return d, avoid

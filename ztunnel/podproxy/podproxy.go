@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/decision"
@@ -19,10 +20,12 @@ import (
 	"github.com/ambit-mesh/ambit/internal/policy"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel/capture"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/dns"
 	"github.com/ambit-mesh/ambit/ztunnel/inbound"
 	"github.com/ambit-mesh/ambit/ztunnel/outbound"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
@@ -41,9 +44,13 @@ type Config struct {
 	Store       *view.Store
 	Credentials hbone.Credentials
 	Recorder    *telemetry.Recorder
+	// DryRuns is told what dry-run policies say. Nil: nobody is.
+	DryRuns *telemetry.DryRuns
 	// Decisions remembers connections for explanations. Nil: nobody does.
 	Decisions *decision.Ring
-	Logger    *slog.Logger
+	// Tracer makes spans. Nil makes none.
+	Tracer *tracing.Tracer
+	Logger *slog.Logger
 	// Mark is on every packet the proxy sends; 0 is none.
 	Mark int
 	// NoReusePort keeps an older and a newer proxy from listening side by side.
@@ -54,8 +61,15 @@ type Config struct {
 	// KeepAlive is for captured and dialled connections. The zero value is
 	// linux.KeepAlive.
 	KeepAlive net.KeepAliveConfig
+	// MaxCaptured bounds the connections of a pod that were captured on their way
+	// out, and those on their way in; further ones wait. Zero: 30,000, which is
+	// more than a client has ports for.
+	MaxCaptured int
 	// Tuning is for tunnels.
 	Tuning h2.Tuning
+	// Names are how names are found: those of programs' DNS queries, and those
+	// of endpoints that are known by name only.
+	Names Names
 	// IdleTunnel is how long a tunnel without streams is kept. Zero is the
 	// pool's default.
 	IdleTunnel time.Duration
@@ -71,16 +85,21 @@ type Proxy struct {
 	ns     *linux.NetNS
 	live   connections.Set
 
+	// bound is the record that was last found to be this pod's.
+	bound atomic.Pointer[mesh.Workload]
+
 	// lastLocal is the pod's last record, for connections that outlive it; only
 	// Follow uses it.
 	lastLocal *mesh.Workload
 
 	captured []*capture.Server // outbound and plaintext inbound
+	names    *dns.Server       // nil listens for none
 	tunnels  hbone.Server
+	dialer   hbone.Dialer
 	pool     *pool.Pool
 
 	cut     context.Context // ends everything
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	serving sync.WaitGroup // the tunnel server
 	drained chan struct{}  // closed when the tunnel server has drained
 	stop    sync.Once
@@ -92,6 +111,9 @@ func Start(c Config, pod zds.Pod, ns *linux.NetNS) (*Proxy, error) {
 	if c.KeepAlive == (net.KeepAliveConfig{}) {
 		c.KeepAlive = linux.KeepAlive
 	}
+	if c.MaxCaptured == 0 {
+		c.MaxCaptured = 30_000
+	}
 	p := &Proxy{config: c, pod: pod, ns: ns, drained: make(chan struct{})}
 	p.config.Logger = c.Logger.With("pod", pod.String())
 	if p.config.Tuning.Logger == nil {
@@ -101,7 +123,7 @@ func Start(c Config, pod zds.Pod, ns *linux.NetNS) (*Proxy, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.cut, p.cancel = context.WithCancel(context.Background())
+	p.cut, p.cancel = context.WithCancelCause(context.Background())
 	p.serve(listeners)
 	return p, nil
 }
@@ -146,36 +168,33 @@ func (p *Proxy) listen() (l listeners, err error) {
 
 func (p *Proxy) serve(l listeners) {
 	in := inbound.New(inbound.Config{
-		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live,
-		Recorder: p.config.Recorder, Decisions: p.config.Decisions,
+		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live, Cut: p.cut, Tracer: p.config.Tracer,
+		Recorder: p.config.Recorder, DryRuns: p.config.DryRuns, Decisions: p.config.Decisions,
 	})
+	p.dialer = h2.NewDialer(h2.Config{Credentials: p.config.Credentials, Connect: p.connect, Tuning: p.config.Tuning})
 	p.pool = pool.New(pool.Config{
-		Dialer: h2.NewDialer(h2.Config{
-			Credentials: p.config.Credentials, Connect: p.connect, Tuning: p.config.Tuning,
-		}),
+		Dialer:     p.dialer,
 		MaxStreams: p.config.MaxTunnelStreams, MaxIdle: p.config.IdleTunnel, Logger: p.config.Logger,
 	})
 	out := outbound.New(outbound.Config{
-		Store: p.config.Store, Local: p.local, Dial: p.dialPlain, Tunnels: p.pool, Connections: &p.live,
+		Store: p.config.Store, Local: p.local, Dial: p.dialPlain, Lookup: dns.NewLookup(p.config.Names.Servers, p.dialResolver).Addresses,
+		Tunnels: p.pool, Connections: &p.live, Cut: p.cut, Tracer: p.config.Tracer,
 		Recorder: p.config.Recorder, Decisions: p.config.Decisions,
 	})
 	p.tunnels = h2.NewServer(h2.ServerConfig{
-		Listener: l[2], Self: in.Self, Credentials: p.config.Credentials, Handler: in.Tunnel, Refused: in.Refused,
+		Listener: l[2], Self: in.Self, Aliases: in.Aliases, Credentials: p.config.Credentials, Handler: in.Tunnel, Refused: in.Refused,
 		Tuning: p.config.Tuning,
 	})
 	p.captured = []*capture.Server{
-		capture.Serve(l[0], out.Handle, p.config.Logger),
-		capture.Serve(l[1], in.Plain, p.config.Logger),
+		capture.Serve(l[0], out.Handle, p.config.MaxCaptured, p.config.Logger),
+		capture.Serve(l[1], in.Plain, p.config.MaxCaptured, p.config.Logger),
 	}
+	p.names = p.serveNames()
 	p.serving.Go(func() {
 		if err := p.tunnels.Serve(p.cut); err != nil && p.cut.Err() == nil {
 			p.config.Logger.Warn("tunnel server ended", "error", err)
 		}
 	})
-}
-
-func (p *Proxy) local(ctx context.Context) (*mesh.Workload, error) {
-	return p.config.Store.Local(ctx, p.pod.Namespace, p.pod.Name, p.pod.ServiceAccount)
 }
 
 func (p *Proxy) dialPlain(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
@@ -197,6 +216,19 @@ func (p *Proxy) dialApplication(ctx context.Context, to netip.AddrPort, source n
 // Pod is whom this proxy serves.
 func (p *Proxy) Pod() zds.Pod { return p.pod }
 
+// Reach makes a tunnel of its own and ends it: an error is why the pod could
+// not send anything to t.
+func (p *Proxy) Reach(ctx context.Context, t hbone.Target) error {
+	tunnel, err := p.dialer.Dial(ctx, t)
+	if err != nil {
+		return err
+	}
+	return tunnel.Close()
+}
+
+// Tunnels is how many tunnels to others the pod has.
+func (p *Proxy) Tunnels() int { return p.pool.Held() }
+
 // Connections lists the live connections.
 func (p *Proxy) Connections() []connections.Info { return p.live.List() }
 
@@ -208,10 +240,11 @@ func (p *Proxy) Follow(v *view.View, renewed map[spiffe.ID]bool) int {
 	p.pool.Forget(func(t hbone.Target) bool {
 		return renewed[t.Self] || t.Workload != "" && !behind(v.Workload(t.Workload), t)
 	})
-	if w := v.WorkloadByAccount(p.pod.Namespace, p.pod.Name, p.pod.ServiceAccount); w != nil {
+	if w := p.record(v); w != nil {
 		p.lastLocal = w
 	}
-	return p.live.Rejudge(func(c policy.Connection) policy.Verdict { return route.Judge(v, p.lastLocal, c) })
+	return p.live.Rejudge(func(c policy.Connection) policy.Verdict { return route.Judge(v, p.lastLocal, c) }) +
+		p.live.Review(func(i connections.Info) string { return route.Outlawed(v, p.lastLocal, i.Original) })
 }
 
 // behind says whether w is still what a tunnel was made to.
@@ -236,6 +269,9 @@ func (p *Proxy) StopAccepting() {
 				p.config.Logger.Warn("no longer accepting", "error", err)
 			}
 		}
+		if p.names != nil {
+			p.names.StopAccepting()
+		}
 		p.serving.Go(func() {
 			defer close(p.drained)
 			p.tunnels.Drain(p.cut)
@@ -247,14 +283,17 @@ func (p *Proxy) StopAccepting() {
 // that are left when ctx is done.
 func (p *Proxy) Drain(ctx context.Context) error {
 	p.StopAccepting()
-	stop := context.AfterFunc(ctx, p.cancel)
+	stop := context.AfterFunc(ctx, func() { p.cancel(context.Cause(ctx)) })
 	defer stop()
 	var errs []error
 	for _, s := range p.captured {
 		errs = append(errs, s.Drain(p.cut))
 	}
+	if p.names != nil {
+		p.names.Drain(p.cut)
+	}
 	<-p.drained
-	p.cancel()
+	p.cancel(nil)
 	p.serving.Wait()
 	return errors.Join(append(errs, p.pool.Close())...)
 }

@@ -12,6 +12,7 @@ import (
 type candidate struct {
 	workload *mesh.Workload
 	at       netip.AddrPort
+	others   bool // there are more to choose from
 }
 
 // choose picks an endpoint of s for a service port (dataplane spec 2.4), or
@@ -23,9 +24,13 @@ func (o *outbound) choose(s *mesh.Service, port uint16, gateway bool) (candidate
 	if len(endpoints) == 0 {
 		return candidate{}, "it has none"
 	}
-	best, total, why := 0, 0, excuse{}
+	best, total, usable, why := 0, 0, 0, excuse{}
 	for i := range endpoints {
-		switch _, rank, ok := o.consider(s, &endpoints[i], port, gateway, &why); {
+		_, rank, ok := o.consider(s, &endpoints[i], port, gateway, &why)
+		if ok {
+			usable++
+		}
+		switch {
 		case !ok || rank < best:
 		case rank > best:
 			best, total = rank, int(endpoints[i].Workload.Capacity)
@@ -36,6 +41,11 @@ func (o *outbound) choose(s *mesh.Service, port uint16, gateway bool) (candidate
 	if total == 0 {
 		return candidate{}, why.String()
 	}
+	if s.Affinity > 0 {
+		c := o.faithful(s, endpoints, port, gateway, best)
+		c.others = usable > 1
+		return c, ""
+	}
 	n := o.rnd(total)
 	for i := range endpoints {
 		c, rank, ok := o.consider(s, &endpoints[i], port, gateway, &why)
@@ -43,6 +53,7 @@ func (o *outbound) choose(s *mesh.Service, port uint16, gateway bool) (candidate
 			continue
 		}
 		if n -= int(c.workload.Capacity); n < 0 {
+			c.others = usable > 1
 			return c, ""
 		}
 	}
@@ -79,12 +90,15 @@ func (o *outbound) usable(s *mesh.Service, e *view.Endpoint, port uint16, gatewa
 	case w.Network != o.src.Network:
 		why.network = true
 	default:
-		a, ok := o.addressOf(s, w)
-		if !ok {
+		c := candidate{workload: w}
+		if a, ok := o.addressOf(s, w); ok {
+			c.at = netip.AddrPortFrom(a, target)
+		} else if len(w.Addresses) == 0 && w.Hostname != "" && w.Tunnel == mesh.TunnelNone && !gateway {
+			c.at = named(w.Hostname, target)
+		} else {
 			why.address = true
 			return candidate{}, false
 		}
-		c := candidate{w, netip.AddrPortFrom(a, target)}
 		if o.tried(c) {
 			why.tried = true
 			return candidate{}, false

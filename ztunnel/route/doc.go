@@ -43,6 +43,10 @@ type OutboundDecision struct {
 	Kind Kind
 	// Dial is the TCP address, or with HBONE the address of the tunnel.
 	Dial netip.AddrPort
+	// Host is set, with Plain, for an endpoint that is known by name only: the
+	// caller finds its address, and the port is Dial's, whose address stands for
+	// the name.
+	Host string
 	// Authority is what the CONNECT asks for; HBONE only.
 	Authority string
 	// Accept are the identities the tunnel's server may have; HBONE only.
@@ -57,9 +61,14 @@ type OutboundDecision struct {
 	Endpoint netip.AddrPort
 	// Waypoint says that the connection goes through one.
 	Waypoint bool
+	// Others says that there are more endpoints to choose from.
+	Others bool
 	// Pending, with Refuse, says that only a waypoint is missing or not ready:
 	// the caller may wait for a newer View and ask again.
 	Pending bool
+	// Outlawed, with Refuse, says that the destination is not of the mesh and
+	// the sender may reach nothing else.
+	Outlawed bool
 	// Reason is one line for logs; always set with Refuse.
 	Reason string
 }
@@ -94,6 +103,20 @@ type InboundDecision struct {
 	Service *mesh.Service
 	// Reason is one line for logs and, with HBONE, for the peer.
 	Reason string
+}
+
+// At is what is dialled, in words.
+func (d *OutboundDecision) At() string {
+	if d.Host == "" {
+		return d.Dial.String()
+	}
+	return fmt.Sprintf("%s:%d", d.Host, d.Dial.Port())
+}
+
+// named stands for a name where an address is wanted: nothing has it, and it
+// differs for each name.
+func named(host string, port uint16) netip.AddrPort {
+	return netip.AddrPortFrom(netip.IPv6Unspecified().WithZone(host), port)
 }
 
 // illegal are the ports of the proxy itself: a connection to one of them that

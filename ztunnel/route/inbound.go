@@ -43,13 +43,17 @@ func Inbound(v *view.View, local *mesh.Workload, in InboundRequest) InboundDecis
 
 // Judge gives the verdict of today's policies on a connection, new or open.
 // The current record of the workload counts; the one given is used only if its
-// record is gone.
+// record is gone. A peer that is known by an alias of the trust domain has to go
+// when the alias does.
 func Judge(v *view.View, local *mesh.Workload, c policy.Connection) policy.Verdict {
 	if local == nil {
 		return policy.Verdict{}
 	}
 	if now := v.Workload(local.UID); now != nil {
 		local = now
+	}
+	if !c.Source.IsZero() && !local.Trusts(c.Source) {
+		return policy.Verdict{Cause: policy.CauseForeign, Rule: -1}
 	}
 	return policy.Evaluate(v.Policies(local), c)
 }
@@ -170,7 +174,7 @@ func splitAuthority(authority string) (string, uint16, error) {
 		return "", 0, fmt.Errorf("authority %q has no valid port", authority)
 	}
 	if inner, ok := strings.CutPrefix(host, "["); ok {
-		if host, ok = strings.CutSuffix(inner, "]"); !ok {
+		if host, ok = strings.CutSuffix(inner, "]"); !ok || host == "" {
 			return "", 0, fmt.Errorf("authority %q is no address", authority)
 		}
 	} else if strings.Contains(host, ":") {

@@ -1,11 +1,11 @@
 package route
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 
 	"github.com/ambit-mesh/ambit/internal/mesh"
-	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/view"
 )
 
@@ -13,6 +13,12 @@ import (
 // rnd(n) is a random number in [0,n). avoid are endpoints, or addresses to
 // dial, that were tried for this connection and failed.
 func Outbound(v *view.View, src *mesh.Workload, dst netip.AddrPort, rnd func(n int) int, avoid []netip.AddrPort) OutboundDecision {
+	return OutboundAgain(v, src, dst, rnd, avoid, func(mesh.ServiceKey) string { return "" })
+}
+
+// OutboundAgain is Outbound for a client that remembers, of services with
+// affinity, the endpoint that it has: kept gives its UID, or nothing.
+func OutboundAgain(v *view.View, src *mesh.Workload, dst netip.AddrPort, rnd func(n int) int, avoid []netip.AddrPort, kept func(mesh.ServiceKey) string) OutboundDecision {
 	if src == nil {
 		return refuse("the workload that sends is not known here")
 	}
@@ -20,16 +26,44 @@ func Outbound(v *view.View, src *mesh.Workload, dst netip.AddrPort, rnd func(n i
 	if dst.Addr().IsLoopback() && illegal(dst.Port()) {
 		return refuse("%s is the proxy's own port", dst)
 	}
-	o := outbound{v: v, src: src, dst: dst, rnd: rnd, avoid: avoid}
-	if s := v.ServiceByVIP(src.Network, dst.Addr(), src.Namespace); s != nil {
+	o := outbound{v: v, src: src, dst: dst, rnd: rnd, avoid: avoid, kept: kept}
+	s, w := known(v, src, dst.Addr())
+	switch {
+	case s != nil:
 		d := o.service(s)
 		d.Service = s
 		return d
-	}
-	if w := v.WorkloadByAddress(src.Network, dst.Addr()); w != nil {
+	case w != nil:
 		return o.workload(w)
 	}
+	if why := Outlawed(v, src, dst); why != "" {
+		d := refuse("%s", why)
+		d.Outlawed = true
+		return d
+	}
 	return OutboundDecision{Kind: Passthrough, Dial: dst, Reason: "the destination is not in the mesh"}
+}
+
+// known is what the mesh has at an address, as src means it.
+func known(v *view.View, src *mesh.Workload, a netip.Addr) (*mesh.Service, *mesh.Workload) {
+	if s := v.ServiceByVIP(src.Network, a, src.Namespace); s != nil {
+		return s, nil
+	}
+	return nil, v.WorkloadByAddress(src.Network, a)
+}
+
+// Outlawed says why src may not dial dst, or have it open; empty if it may.
+// Only what the mesh does not know is closed to a workload of a mesh whose
+// outboundTrafficPolicy is REGISTRY_ONLY, and never what stays inside the pod.
+func Outlawed(v *view.View, src *mesh.Workload, dst netip.AddrPort) string {
+	a := plain(dst.Addr())
+	if src == nil || !src.Settings.RegistryOnly || a.IsLoopback() || slices.Contains(src.Addresses, a) {
+		return ""
+	}
+	if s, w := known(v, src, a); s != nil || w != nil {
+		return ""
+	}
+	return fmt.Sprintf("nothing of the mesh is at %s, and outboundTrafficPolicy is REGISTRY_ONLY", dst)
 }
 
 // outbound is one decision in the making.
@@ -39,6 +73,7 @@ type outbound struct {
 	dst   netip.AddrPort
 	rnd   func(int) int
 	avoid []netip.AddrPort
+	kept  func(mesh.ServiceKey) string
 }
 
 // service routes what was sent to a VIP. Only the service's own waypoint
@@ -58,6 +93,7 @@ func (o *outbound) service(s *mesh.Service) OutboundDecision {
 		return refuse("service %s has no endpoint to use: %s", s.Key(), why)
 	}
 	d := o.direct(c.workload, c.at)
+	d.Others = c.others
 	d.Accept = append(d.Accept, s.SubjectAltNames...)
 	return d
 }
@@ -79,12 +115,15 @@ func (o *outbound) direct(w *mesh.Workload, at netip.AddrPort) OutboundDecision 
 	if w.Network != o.src.Network {
 		return refuse("%s is in network %q: gateways between networks are not supported", w.UID, w.Network)
 	}
+	if at.Addr().Zone() != "" {
+		return OutboundDecision{Kind: Plain, Dial: at, Host: w.Hostname, Workload: w, Endpoint: at, Reason: "the destination is known by name only"}
+	}
 	if w.Tunnel != mesh.TunnelHBONE {
 		return OutboundDecision{Kind: Plain, Dial: at, Workload: w, Endpoint: at, Reason: "the destination does not accept HBONE"}
 	}
 	return OutboundDecision{
 		Kind: HBONE, Dial: netip.AddrPortFrom(at.Addr(), hbonePort), Authority: at.String(),
-		Accept: []spiffe.ID{w.Identity()}, Workload: w, Endpoint: at,
+		Accept: w.Identities(), Workload: w, Endpoint: at,
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/mesh"
-	"github.com/ambit-mesh/ambit/internal/spiffe"
 	"github.com/ambit-mesh/ambit/internal/view"
 )
 
@@ -43,7 +42,7 @@ func (o *outbound) waypoint(g mesh.GatewayAddress) OutboundDecision {
 	}
 	return OutboundDecision{
 		Kind: HBONE, Dial: c.at, Authority: o.dst.String(),
-		Accept: []spiffe.ID{c.workload.Identity()}, Workload: c.workload, Endpoint: c.at, Waypoint: true,
+		Accept: c.workload.Identities(), Workload: c.workload, Endpoint: c.at, Waypoint: true, Others: c.others,
 	}
 }
 
@@ -61,7 +60,7 @@ func (o *outbound) findGateway(g mesh.GatewayAddress) (candidate, string) {
 	if w == nil {
 		return candidate{}, "its address is not known here"
 	}
-	c := candidate{w, netip.AddrPortFrom(plain(g.Address), g.Port)}
+	c := candidate{workload: w, at: netip.AddrPortFrom(plain(g.Address), g.Port)}
 	if o.tried(c) {
 		return candidate{}, "it was tried already"
 	}

@@ -61,6 +61,7 @@ func fromEnvironment() (cni.Config, error) {
 	cfg := cni.Config{
 		NodeName:      os.Getenv("NODE_NAME"),
 		Exclude:       excluded(os.Getenv("EXCLUDE_NAMESPACES"), os.Getenv("POD_NAMESPACE")),
+		ControlPlane:  os.Getenv("POD_NAMESPACE"),
 		RunDir:        os.Getenv("CNI_AGENT_RUN_DIR"),
 		ZtunnelSocket: os.Getenv("ZTUNNEL_UDS_ADDRESS"),
 		PluginSource:  os.Getenv("CNI_PLUGIN_SOURCE"),
@@ -79,6 +80,7 @@ func fromEnvironment() (cni.Config, error) {
 		duration("RELEASE_GRACE", &cfg.Grace),
 		duration("UNINSTALL_LIMIT", &cfg.LeaveLimit),
 		number("KUBELET_UID", &cfg.KubeletUID),
+		not("AMBIENT_DNS_CAPTURE", &cfg.NoDNS),
 	); err != nil {
 		return cni.Config{}, err
 	}
@@ -116,6 +118,20 @@ func duration(name string, d *time.Duration) error {
 	if *d, err = time.ParseDuration(s); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	return nil
+}
+
+// not sets the opposite of a variable that is true unless it is said.
+func not(name string, b *bool) error {
+	s := os.Getenv(name)
+	if s == "" {
+		return nil
+	}
+	v, err := strconv.ParseBool(s)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	*b = !v
 	return nil
 }
 

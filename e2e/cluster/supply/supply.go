@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -47,8 +48,9 @@ func FindCheckout(dir string) (string, error) {
 	}
 }
 
-// Build builds every program that is missing or has another version.
-func Build(ctx context.Context, cfg Config) error {
+// Build builds the programs of these names, or all without any, that are missing
+// or have another version.
+func Build(ctx context.Context, cfg Config, names ...string) error {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -59,7 +61,7 @@ func Build(ctx context.Context, cfg Config) error {
 	var todo []program
 	for _, p := range programs() {
 		why := p.outdated(cfg)
-		if why == "" {
+		if why == "" || len(names) > 0 && !slices.Contains(names, p.name) {
 			continue
 		}
 		cfg.Log.Info("to be built", "program", p.name, "because", why)

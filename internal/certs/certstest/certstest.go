@@ -205,7 +205,13 @@ func (ca *CA) issue(csr *x509.CertificateRequest, uri *url.URL, ttl time.Duratio
 // stops with the test.
 func (ca *CA) Credentials(t testing.TB, ids ...spiffe.ID) *certs.Manager {
 	t.Helper()
-	m := certs.NewManager(certs.Config{CA: ca})
+	return Run(t, certs.Config{CA: ca}, ids...)
+}
+
+// Run is Credentials of any configuration.
+func Run(t testing.TB, cfg certs.Config, ids ...spiffe.ID) *certs.Manager {
+	t.Helper()
+	m := certs.NewManager(cfg)
 	ctx, cancel := context.WithCancel(context.Background())
 	var run sync.WaitGroup
 	run.Go(func() { m.Run(ctx) })

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/hbone"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
 
@@ -21,9 +22,11 @@ func (s stale) Client(_ context.Context, self spiffe.ID, _ []spiffe.ID) (*tls.Co
 	return s.config(self)
 }
 
-func (s stale) Server(_ context.Context, self spiffe.ID) (*tls.Config, error) {
+func (s stale) Server(_ context.Context, self spiffe.ID, _ ...string) (*tls.Config, error) {
 	return s.config(self)
 }
+
+func (stale) Watch(spiffe.ID, hbone.Peer, <-chan struct{}, func(error)) {}
 
 func (s stale) config(self spiffe.ID) (*tls.Config, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

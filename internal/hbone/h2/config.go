@@ -34,6 +34,11 @@ type Tuning struct {
 	PingInterval time.Duration
 	// PingTimeout is how long a probe may stay unanswered. Zero: 20 s.
 	PingTimeout time.Duration
+	// Unread bounds what all streams together hold for applications that do not
+	// read. Nil: 256 MiB for this dialer or server alone.
+	Unread *Unread
+	// Abused is told why a peer was cut off or not let in. Nil: nobody is.
+	Abused func(Abuse)
 	// Logger receives what happens to tunnels. Nil: nothing is logged.
 	Logger *slog.Logger
 }
@@ -56,6 +61,9 @@ type ServerConfig struct {
 	// Self says who this server is. It is asked for each handshake, so that it
 	// may wait for the answer and the answer may change. Required.
 	Self func(ctx context.Context) (spiffe.ID, error)
+	// Aliases are further names of self's trust domain, asked for after Self. Nil:
+	// it has none.
+	Aliases func(ctx context.Context) []string
 	// Credentials are required.
 	Credentials hbone.Credentials
 	// Handler serves each CONNECT. Required.
@@ -65,8 +73,20 @@ type ServerConfig struct {
 	// MaxTunnels bounds the connections, those in their handshake included;
 	// further ones wait in the listener's backlog. Zero: 10,000.
 	MaxTunnels int
+	// MaxHandshakes bounds those in their handshake; further ones wait likewise.
+	// While half of the places are taken, a handshake gets but a fifth of its
+	// time. Zero: 512.
+	MaxHandshakes int
+	// PeerTunnels and PeerHandshakes bound those of one address; further ones are
+	// closed at once. Zero: 256 and 64.
+	PeerTunnels, PeerHandshakes int
+	// PeerRate bounds the connections of one address in a second, after twice as
+	// many at once; further ones are closed. Zero: 500.
+	PeerRate int
 	// Refused is told of connections that got no tunnel; a peer that was not
-	// accepted is a *hbone.PeerError. Nil: nobody is told.
+	// accepted is a *hbone.PeerError. It is not told of those above an address's
+	// bounds, and of many that fail in a short time only of some: what nobody
+	// can read is not worth being written. Nil: nobody is told.
 	Refused func(remote netip.AddrPort, err error)
 	Tuning
 }
@@ -82,6 +102,9 @@ func (t *Tuning) fill(streams int) {
 	t.MaxStreamWindow = max(t.MaxStreamWindow, t.StreamWindow)
 	if t.Logger == nil {
 		t.Logger = slog.New(slog.DiscardHandler)
+	}
+	if t.Unread == nil {
+		t.Unread = NewUnread(0)
 	}
 	t.Logger = t.Logger.With("component", "hbone")
 }

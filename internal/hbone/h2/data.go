@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"slices"
+
 	"golang.org/x/net/http2"
 )
 
@@ -12,32 +14,56 @@ func (t *tunnel) data(fh http2.FrameHeader) error {
 	if err != nil {
 		return err
 	}
+	if s == nil && slices.Contains(t.endedByPeer[:], fh.StreamID) {
+		return errAfterEnd
+	}
 	n := int(fh.Length)
 	if err := t.received(n); err != nil {
 		return err
 	}
 	end := fh.Flags.Has(http2.FlagDataEndStream)
 	if n == 0 && !end {
-		return t.pay(costFrame)
+		return t.pay(AbuseEmptyFrames, costFrame)
+	}
+	if err := t.makeRoom(); err != nil {
+		return err
 	}
 	if s != nil {
 		if s.peerEnded() {
-			return &connError{http2.ErrCodeStreamClosed, "DATA after the end of its stream"}
+			return errAfterEnd
 		}
 		if !s.arrived(n) {
 			s.abort(http2.ErrCodeFlowControl, errOverrun)
 			s = nil
+			if err := t.pay(AbuseFaults, costRequest); err != nil {
+				return err
+			}
 		}
 	}
 	if err := t.payload(s, fh); err != nil {
 		return err
 	}
 	if s != nil && end {
-		s.endReceive(errEOF, false)
-		t.ended(s, false, true)
+		t.peerEnds(s)
 	}
 	return nil
 }
+
+// peerEnds is END_STREAM.
+func (t *tunnel) peerEnds(s *stream) {
+	t.noteEnd(s.id)
+	s.endReceive(errEOF, false)
+	t.ended(s, false, true)
+}
+
+// noteEnd remembers for a while that the peer has ended a stream. Of older ones
+// nobody can tell who did, and their frames are ignored.
+func (t *tunnel) noteEnd(id uint32) {
+	t.endedByPeer[t.endedNext] = id
+	t.endedNext = (t.endedNext + 1) % len(t.endedByPeer)
+}
+
+var errAfterEnd = &connError{code: http2.ErrCodeStreamClosed, reason: "DATA after the end of its stream"}
 
 var errOverrun = protocolError("peer overran the window")
 
@@ -45,13 +71,13 @@ var errOverrun = protocolError("peer overran the window")
 func (t *tunnel) received(n int) error {
 	t.window -= n
 	if t.window < 0 {
-		return &connError{http2.ErrCodeFlowControl, "peer overran the window"}
+		return &connError{code: http2.ErrCodeFlowControl, reason: "peer overran the window"}
 	}
 	t.credit += n
 	if give := t.credit; give >= t.tuning.Window/4 {
 		t.window += give
 		t.credit = 0
-		return t.answer(func(f *http2.Framer) { f.WriteWindowUpdate(0, uint32(give)) })
+		t.control(func(f *http2.Framer) { f.WriteWindowUpdate(0, uint32(give)) })
 	}
 	return nil
 }
@@ -75,6 +101,11 @@ func (t *tunnel) payload(s *stream, fh http2.FrameHeader) error {
 			return protocolError("padding longer than its frame")
 		}
 		n -= pad
+		if n == 0 {
+			if err := t.pay(AbuseEmptyFrames, costFrame); err != nil {
+				return err
+			}
+		}
 	}
 	if err := t.pieces(s, b, n); err != nil {
 		return err

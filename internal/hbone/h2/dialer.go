@@ -11,7 +11,10 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 )
 
-type dialer struct{ cfg Config }
+type dialer struct {
+	cfg    Config
+	report *report
+}
 
 // NewDialer makes client tunnels.
 func NewDialer(cfg Config) hbone.Dialer {
@@ -22,7 +25,7 @@ func NewDialer(cfg Config) hbone.Dialer {
 			return new(net.Dialer).DialContext(ctx, "tcp", to.String())
 		}
 	}
-	return &dialer{cfg}
+	return &dialer{cfg, newReport(cfg.Tuning.Logger, cfg.Tuning.Abused)}
 }
 
 // Dial implements hbone.Dialer. It returns when the server has accepted us.
@@ -58,8 +61,9 @@ func (d *dialer) tunnel(ctx context.Context, c net.Conn, to hbone.Target) (*tunn
 		return nil, err
 	}
 	t := newTunnel(tc, w, d.cfg.Tuning, true)
-	t.peer = peer
+	t.peer, t.report = peer, d.report
 	t.start()
+	d.cfg.Credentials.Watch(to.Self, peer, t.ended_, t.cut)
 	if err := t.await(ctx); err != nil {
 		t.Close()
 		return nil, err

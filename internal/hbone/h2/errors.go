@@ -11,6 +11,7 @@ import (
 type connError struct {
 	code   http2.ErrCode
 	reason string
+	abuse  Abuse // of ENHANCE_YOUR_CALM
 }
 
 func (e *connError) Error() string {
@@ -21,7 +22,7 @@ func (e *connError) Error() string {
 }
 
 func protocolError(format string, args ...any) error {
-	return &connError{http2.ErrCodeProtocol, fmt.Sprintf(format, args...)}
+	return &connError{code: http2.ErrCodeProtocol, reason: fmt.Sprintf(format, args...)}
 }
 
 func newBuffer() *bytes.Buffer { return new(bytes.Buffer) }

@@ -82,5 +82,69 @@ func FuzzServer(f *testing.F) {
 		if n := tn.Streams(); n != 0 {
 			t.Errorf("%d streams left", n)
 		}
+		if n := tuning.Unread.Held(); n != 0 {
+			t.Errorf("%d bytes are held", n)
+		}
+	})
+}
+
+// FuzzClient answers a client whatever frames: what it asked must end, and the
+// tunnel leave nothing running.
+func FuzzClient(f *testing.F) {
+	answer := func(write func(fr *http2.Framer, block func(...string) []byte)) {
+		var out, hb bytes.Buffer
+		enc := hpack.NewEncoder(&hb)
+		fr := http2.NewFramer(&out, nil)
+		fr.AllowIllegalWrites = true
+		fr.WriteSettings(http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: 2})
+		write(fr, func(h ...string) []byte {
+			hb.Reset()
+			for i := 0; i < len(h); i += 2 {
+				enc.WriteField(hpack.HeaderField{Name: h[i], Value: h[i+1]})
+			}
+			return hb.Bytes()
+		})
+		f.Add(out.Bytes())
+	}
+	answer(func(fr *http2.Framer, block func(...string) []byte) {
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block(":status", "100"), EndHeaders: true})
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block(":status", "200", "baggage", "a=b"), EndHeaders: true})
+		fr.WriteDataPadded(1, false, []byte("hello"), []byte{0, 0})
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block("trailer", "x"), EndHeaders: true, EndStream: true})
+	})
+	answer(func(fr *http2.Framer, block func(...string) []byte) {
+		fr.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block(":status", "401"), EndHeaders: true, EndStream: true})
+		fr.WriteGoAway(1, http2.ErrCodeNo, nil)
+		fr.WritePing(true, [8]byte{0x80})
+	})
+	answer(func(fr *http2.Framer, _ func(...string) []byte) {
+		fr.WriteRSTStream(1, http2.ErrCodeRefusedStream)
+		fr.WriteWindowUpdate(1, 1<<31-1)
+		fr.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, EndHeaders: true})
+	})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		c := script{bytes.NewReader(in)}
+		var tuning Tuning
+		tuning.fill(10)
+		tn := newTunnel(c, newWire(c), tuning, true)
+		s := newStream(tn, 0)
+		s.answered = make(chan struct{})
+		if err := tn.connect(s, hbone.Request{Authority: "a:1"}); err != nil {
+			t.Fatal(err)
+		}
+		tn.start()
+		<-s.answered
+		if got, _, err := s.result(); err == nil {
+			io.Copy(io.Discard, struct{ io.Reader }{got})
+			got.Close()
+		}
+		<-tn.ended_
+		tn.Close()
+		if n := tn.Streams(); n != 0 {
+			t.Errorf("%d streams left", n)
+		}
+		if n := tuning.Unread.Held(); n != 0 {
+			t.Errorf("%d bytes are held", n)
+		}
 	})
 }

@@ -32,6 +32,7 @@ func (t *tunnel) maxHeaderList() uint32 {
 type block struct {
 	pseudo  map[string]string
 	header  map[string]string
+	again   map[string][]string // the later values of fields that come more than once
 	size    uint32
 	limit   uint32
 	tooLong bool
@@ -51,11 +52,28 @@ func (b *block) add(f hpack.HeaderField) {
 	case !validName(f.Name):
 		b.invalid = "name of a header"
 	default:
-		if old, ok := b.header[f.Name]; ok {
-			f.Value = old + "," + f.Value
-		}
-		b.header[f.Name] = f.Value
+		b.addField(f)
 	}
+}
+
+// addField keeps repeated values apart until join, so that many cost no more
+// than their length.
+func (b *block) addField(f hpack.HeaderField) {
+	if _, twice := b.header[f.Name]; !twice {
+		b.header[f.Name] = f.Value
+		return
+	}
+	if b.again == nil {
+		b.again = map[string][]string{}
+	}
+	b.again[f.Name] = append(b.again[f.Name], f.Value)
+}
+
+func (b *block) join() {
+	for name, more := range b.again {
+		b.header[name] += "," + strings.Join(more, ",")
+	}
+	b.again = nil
 }
 
 func (b *block) addPseudo(f hpack.HeaderField) {
@@ -80,14 +98,14 @@ func (t *tunnel) readBlock(fh http2.FrameHeader) (*block, bool, error) {
 	for n, length := 0, uint32(0); ; n++ {
 		length += fh.Length
 		if n > maxContinuations || length > 2*b.limit {
-			return nil, false, &connError{http2.ErrCodeEnhanceYourCalm, "header block without end"}
+			return nil, false, AbuseHeaders.error(fmt.Sprintf("%d frames, %d bytes", n+1, length))
 		}
 		f, err := t.fr.ReadFrameForHeader(fh)
 		if err != nil {
 			return nil, false, err
 		}
 		if _, err := t.dec.Write(f.(fragment).HeaderBlockFragment()); err != nil {
-			return nil, false, &connError{http2.ErrCodeCompression, "header block: " + err.Error()}
+			return nil, false, &connError{code: http2.ErrCodeCompression, reason: "header block: " + err.Error()}
 		}
 		if f.(fragment).HeadersEnded() {
 			break
@@ -97,8 +115,9 @@ func (t *tunnel) readBlock(fh http2.FrameHeader) (*block, bool, error) {
 		}
 	}
 	if err := t.dec.Close(); err != nil {
-		return nil, false, &connError{http2.ErrCodeCompression, "header block: " + err.Error()}
+		return nil, false, &connError{code: http2.ErrCodeCompression, reason: "header block: " + err.Error()}
 	}
+	b.join()
 	return b, end, nil
 }
 
@@ -153,19 +172,45 @@ func checkHeader(pseudo []hpack.HeaderField, header map[string]string, limit uin
 	return nil
 }
 
+// requestPseudo are the pseudo headers that a request may have.
+var requestPseudo = []string{":method", ":scheme", ":authority", ":path", ":protocol"}
+
+// malformed says what makes a request one that RFC 9113, 8.2 and 8.3 want reset.
+func (b *block) malformed() string {
+	if b.invalid != "" {
+		return "invalid " + b.invalid
+	}
+	for name := range b.pseudo {
+		if !slices.Contains(requestPseudo, name) {
+			return "pseudo header that is no request's"
+		}
+	}
+	for _, name := range []string{"connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"} {
+		if _, ok := b.header[name]; ok {
+			return "header of a connection: " + name
+		}
+	}
+	if te, ok := b.header["te"]; ok && te != "trailers" {
+		return "te other than trailers"
+	}
+	return ""
+}
+
 // requestOf reads a CONNECT. A status other than 0 is the answer to something
 // else; malformed is for RST_STREAM.
 func requestOf(b *block) (r hbone.Request, status int, reason string, malformed string) {
 	_, scheme := b.pseudo[":scheme"]
 	_, path := b.pseudo[":path"]
 	_, extended := b.pseudo[":protocol"]
-	switch {
-	case b.invalid != "":
-		return r, 0, "", "invalid " + b.invalid
+	switch wrong := b.malformed(); {
+	case wrong != "":
+		return r, 0, "", wrong
 	case b.tooLong:
 		return r, 431, "header list too long", ""
 	case b.pseudo[":method"] == "":
 		return r, 0, "", "request without method"
+	case b.pseudo[":method"] != "CONNECT" && (b.pseudo[":scheme"] == "" || b.pseudo[":path"] == ""):
+		return r, 0, "", "request without scheme or path"
 	case b.pseudo[":method"] != "CONNECT":
 		return r, hbone.StatusBadRequest, "only CONNECT is served", ""
 	case extended:

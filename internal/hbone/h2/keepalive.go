@@ -21,6 +21,10 @@ type keepalive struct {
 	probing bool
 	seq     uint64 // of the last ping sent
 	sent    time.Time
+	awaited int // pings without an answer
+	drain   bool
+	writes  int64     // at the last look
+	stuck   time.Time // since when one write has not ended
 	stopped bool
 }
 
@@ -60,8 +64,14 @@ func (t *tunnel) probe() {
 	k := &t.pings
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	stuck := t.stuckLocked(k, time.Now())
 	switch {
 	case k.stopped:
+	case stuck:
+		k.stopped = true
+		k.mu.Unlock()
+		t.fail(AbuseDeaf.error(fmt.Sprintf("nothing was taken within %v", t.tuning.PingTimeout)))
+		k.mu.Lock()
 	case t.heard.Swap(false):
 		k.probing = false
 		k.timer.Reset(t.tuning.PingInterval)
@@ -78,26 +88,50 @@ func (t *tunnel) probe() {
 	}
 }
 
+// stuckLocked reports a peer that talks and reads nothing: nothing that we write
+// reaches it, as no honest engine lets happen, whatever its applications do.
+func (t *tunnel) stuckLocked(k *keepalive, now time.Time) bool {
+	writes := t.writes.Load()
+	if t.wmu.TryLock() {
+		t.wmu.Unlock()
+		t.wake()    // for who has seen it locked
+		writes = -1 // nobody writes
+	}
+	if writes != k.writes || writes < 0 {
+		k.writes, k.stuck = writes, now
+		return false
+	}
+	return now.Sub(k.stuck) >= t.tuning.PingTimeout
+}
+
 func (t *tunnel) pingLocked(k *keepalive, mark uint64) {
 	k.seq++
+	k.awaited++
+	k.drain = k.drain || mark != 0
 	k.sent = time.Now()
 	var data [8]byte
 	binary.BigEndian.PutUint64(data[:], k.seq|mark)
 	t.control(func(f *http2.Framer) { f.WritePing(false, data) })
 }
 
-// ping measures the round trip.
-func (t *tunnel) ping(mark uint64) {
+// pingToDrain tells by its answer that the peer has seen the GOAWAY before it.
+func (t *tunnel) pingToDrain() {
 	t.pings.mu.Lock()
 	defer t.pings.mu.Unlock()
-	t.pingLocked(&t.pings, mark)
+	t.pingLocked(&t.pings, drainSeq)
 }
 
-// pong is the answer to a ping.
-func (t *tunnel) pong(data [8]byte) {
+// pong is the answer to a ping; false is one to none.
+func (t *tunnel) pong(data [8]byte) bool {
 	seq := binary.BigEndian.Uint64(data[:])
 	k := &t.pings
 	k.mu.Lock()
+	if k.awaited == 0 {
+		k.mu.Unlock()
+		return false
+	}
+	k.awaited--
+	drained := k.drain && seq&drainSeq != 0
 	fresh, took := seq&^drainSeq == k.seq, time.Since(k.sent)
 	if k.probing && !k.stopped {
 		k.probing = false
@@ -107,9 +141,10 @@ func (t *tunnel) pong(data [8]byte) {
 	if fresh {
 		t.sampleRTT(took)
 	}
-	if seq&drainSeq != 0 {
+	if drained {
 		t.goAwayFinally()
 	}
+	return true
 }
 
 // sampleRTT keeps the least seen: what lies above it is waiting, not distance.

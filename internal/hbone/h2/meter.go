@@ -2,29 +2,77 @@ package h2
 
 import "time"
 
-// meter bounds what a peer may do that costs us and carries nothing: pings,
-// settings, empty DATA, requests withdrawn before their answer. It is a token
-// bucket, wide enough that no honest peer finds its end (ztunnel#2100 is about
-// counters that were not).
+// meter bounds what a peer may do that costs us and carries nothing. It is a
+// token bucket, wide enough that no honest peer finds its end (ztunnel#2100 is
+// about counters that were not).
 type meter struct {
-	tokens float64
-	last   time.Time
+	tokens, burst, rate float64 // rate is per second
+	last                time.Time
 }
 
+// Frames that carry nothing: pings, settings, empty DATA, requests withdrawn
+// before anybody could answer them. Nothing that belongs to bytes moved is
+// counted; see earn.
 const (
 	meterBurst = 1000
 	meterRate  = 200 // per second
 
 	costFrame   = 1 // a frame that carries nothing
-	costRequest = 5 // a request refused or withdrawn
+	costRequest = 5 // a request refused, or withdrawn at once
+
+	// patienceOfAll is how long every client waits for its answer. Who withdraws
+	// a request after that was not rapid, however many there are: the number of
+	// streams bounds those.
+	patienceOfAll = 50 * time.Millisecond
 )
 
-func newMeter() meter { return meter{tokens: meterBurst, last: time.Now()} }
+func newMeter(burst, rate float64) meter {
+	return meter{tokens: burst, burst: burst, rate: rate, last: time.Now()}
+}
 
 // spend reports whether the peer stays within its bounds.
 func (m *meter) spend(n float64, now time.Time) bool {
-	m.tokens = min(meterBurst, m.tokens+now.Sub(m.last).Seconds()*meterRate)
-	m.last = now
+	m.refill(now)
 	m.tokens -= n
 	return m.tokens >= 0
+}
+
+func (m *meter) refill(now time.Time) {
+	m.tokens = min(m.burst, m.tokens+now.Sub(m.last).Seconds()*m.rate)
+	m.last = now
+}
+
+// full is a meter that nobody has used for a while.
+func (m *meter) full(now time.Time) bool {
+	m.refill(now)
+	return m.tokens >= m.burst
+}
+
+// What a peer's WINDOW_UPDATEs and late RST_STREAMs are paid with: it may give
+// two windows back for each frame and each kilobyte that it got, however small
+// its frames are, and some for each stream.
+const (
+	earnedStream = 4
+	earnedFrame  = 2
+	earnedPer    = 1 << 10 // bytes
+)
+
+// earn is what follows from n bytes of DATA sent in one frame.
+func (t *tunnel) earn(n int) { t.earned.Add(int64(earnedFrame + n/earnedPer)) }
+
+// payEarned is pay for what a peer does in answer to us.
+func (t *tunnel) payEarned(why Abuse) error {
+	if t.earned.Load() > 0 {
+		t.earned.Add(-1)
+		return nil
+	}
+	return t.pay(why, costFrame)
+}
+
+// pay ends the tunnel of a peer that floods us.
+func (t *tunnel) pay(why Abuse, cost float64) error {
+	if !t.calm.spend(cost, time.Now()) {
+		return why.error("too many in too short a time")
+	}
+	return nil
 }

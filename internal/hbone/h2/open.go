@@ -65,6 +65,7 @@ func (t *tunnel) register(s *stream) error {
 	case len(t.streams) >= t.capacity:
 		return fmt.Errorf("%w: %d streams are open", hbone.ErrDraining, len(t.streams))
 	}
+	t.earned.Add(earnedStream)
 	s.id = t.nextID
 	s.sendWindow = t.peerWindow
 	t.streams[s.id] = s
@@ -91,6 +92,7 @@ func (s *stream) result() (hbone.Stream, hbone.Response, error) {
 	t.mu.Unlock()
 	switch {
 	case !ok:
+		s.endReceive(hbone.ErrClosed, true) // DATA may have come without an answer
 		return nil, r, fmt.Errorf("waiting for the answer of %s: %w", t.peer.Remote, err)
 	case r.Status != hbone.StatusOK:
 		s.abort(http2.ErrCodeCancel, hbone.ErrClosed)
@@ -111,7 +113,7 @@ func (t *tunnel) responseBlock(s *stream, b *block, end bool) error {
 			return t.streamError(s.id, http2.ErrCodeProtocol)
 		}
 		if !final {
-			return t.pay(costFrame)
+			return t.pay(AbuseEmptyFrames, costFrame)
 		}
 		t.mu.Lock()
 		s.response, s.responded = r, true
@@ -120,8 +122,7 @@ func (t *tunnel) responseBlock(s *stream, b *block, end bool) error {
 		return t.streamError(s.id, http2.ErrCodeProtocol)
 	}
 	if end {
-		s.endReceive(errEOF, false)
-		t.ended(s, false, true)
+		t.peerEnds(s)
 	}
 	t.mu.Lock()
 	s.answerLocked()

@@ -7,6 +7,7 @@ import "sync"
 type queue struct {
 	head, tail *chunk
 	len        int
+	hold       func(n int) // told of buffers taken, and, negative, given back
 }
 
 type chunk struct {
@@ -31,6 +32,12 @@ func newChunk(n int) *chunk {
 		return littleChunks.Get().(*chunk)
 	}
 	return largeChunks.Get().(*chunk)
+}
+
+// free gives back what take or pop removed.
+func (q *queue) free(c *chunk) {
+	q.hold(-len(c.buf))
+	c.free()
 }
 
 func (c *chunk) free() {
@@ -60,6 +67,7 @@ func (q *queue) grow(n int) {
 		n = largeChunk // what is already waiting will not be little
 	}
 	c := newChunk(n)
+	q.hold(len(c.buf))
 	if q.tail == nil {
 		q.head = c
 	} else {
@@ -75,7 +83,7 @@ func (q *queue) read(p []byte) (n int) {
 		n += m
 		q.head.r += m
 		if q.head.r == q.head.w {
-			q.pop().free()
+			q.free(q.pop())
 		}
 	}
 	q.len -= n
@@ -103,7 +111,7 @@ func (q *queue) pop() *chunk {
 func (q *queue) drop() int {
 	n := q.len
 	for q.head != nil {
-		q.pop().free()
+		q.free(q.pop())
 	}
 	q.len = 0
 	return n

@@ -30,7 +30,11 @@ func (t *tunnel) read() error {
 		if !t.heard.Load() {
 			t.heard.Store(true)
 		}
-		if err := t.frame(fh); err != nil {
+		err = t.frame(fh)
+		if err == nil {
+			err = t.heeded()
+		}
+		if err != nil {
 			return t.readError(err)
 		}
 	}
@@ -51,12 +55,12 @@ func (t *tunnel) readPreface() error {
 func (t *tunnel) readError(err error) error {
 	if code, ok := errors.AsType[http2.ConnectionError](err); ok {
 		if d := t.fr.ErrorDetail(); d != nil {
-			return &connError{http2.ErrCode(code), d.Error()}
+			return &connError{code: http2.ErrCode(code), reason: d.Error()}
 		}
-		return &connError{http2.ErrCode(code), "malformed frame"}
+		return &connError{code: http2.ErrCode(code), reason: "malformed frame"}
 	}
 	if errors.Is(err, http2.ErrFrameTooLarge) {
-		return &connError{http2.ErrCodeFrameSize, "frame too large"}
+		return &connError{code: http2.ErrCodeFrameSize, reason: "frame too large"}
 	}
 	if errors.Is(err, io.EOF) {
 		return errors.New("closed by peer")
@@ -92,15 +96,7 @@ func (t *tunnel) frame(fh http2.FrameHeader) error {
 	case *http2.PushPromiseFrame:
 		return protocolError("PUSH_PROMISE")
 	}
-	return t.pay(costFrame) // PRIORITY and what we do not know
-}
-
-// pay ends the tunnel of a peer that floods us.
-func (t *tunnel) pay(cost float64) error {
-	if !t.calm.spend(cost, time.Now()) {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "too many frames that carry nothing"}
-	}
-	return nil
+	return t.pay(AbuseEmptyFrames, costFrame) // PRIORITY and what we do not know
 }
 
 // stream finds an open stream. Nil without an error is one that was.
@@ -127,19 +123,22 @@ func (t *tunnel) streamError(id uint32, code http2.ErrCode) error {
 		return err
 	}
 	if s == nil {
-		return t.pay(costFrame)
+		return t.pay(AbuseFaults, costFrame)
 	}
 	s.abort(code, fmt.Errorf("%w: peer broke the protocol (%v)", hbone.ErrReset, code))
-	return t.pay(costRequest)
+	return t.pay(AbuseFaults, costRequest)
 }
 
 func (t *tunnel) windowUpdate(f *http2.WindowUpdateFrame) error {
+	if err := t.payEarned(AbuseWindow); err != nil {
+		return err
+	}
 	n := int64(f.Increment)
 	if f.StreamID == 0 {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		if !t.addWindowLocked(n) {
-			return &connError{http2.ErrCodeFlowControl, "window too large"}
+			return &connError{code: http2.ErrCodeFlowControl, reason: "window too large"}
 		}
 		return nil
 	}
@@ -158,49 +157,54 @@ func (t *tunnel) rstStream(f *http2.RSTStreamFrame) error {
 	if err != nil {
 		return err
 	}
-	if s == nil {
-		return nil
+	if s == nil { // it has ended here; the peer did not know
+		return t.payEarned(AbuseEmptyFrames)
 	}
-	if !t.client && !s.replied.Load() {
-		if err := t.pay(costRequest); err != nil {
+	if !t.client && !s.replied.Load() && time.Since(s.began) < patienceOfAll {
+		if err := t.pay(AbuseRapidReset, costRequest); err != nil {
 			return err
 		}
 	}
+	t.noteEnd(s.id)
 	s.peerReset(f.ErrCode)
 	return nil
 }
 
 func (t *tunnel) pingFrame(f *http2.PingFrame) error {
 	if f.IsAck() {
-		t.pong(f.Data)
+		if !t.pong(f.Data) {
+			return t.pay(AbuseEmptyFrames, costFrame)
+		}
 		return nil
 	}
-	if err := t.pay(costFrame); err != nil {
+	if err := t.pay(AbuseEmptyFrames, costFrame); err != nil {
 		return err
 	}
 	data := f.Data
-	return t.answer(func(f *http2.Framer) { f.WritePing(true, data) })
+	t.control(func(f *http2.Framer) { f.WritePing(true, data) })
+	return nil
 }
 
 func (t *tunnel) settingsFrame(f *http2.SettingsFrame) error {
 	if f.IsAck() {
+		if t.acked {
+			return t.pay(AbuseEmptyFrames, costFrame)
+		}
+		t.acked = true
 		t.sampleRTT(time.Since(t.pings.sentSettings))
 		return nil
 	}
-	if err := t.pay(costFrame); err != nil {
+	if err := t.pay(AbuseEmptyFrames, costFrame); err != nil {
 		return err
 	}
 	if err := f.ForeachSetting(t.setting); err != nil {
 		return err
 	}
-	if err := t.answer(func(f *http2.Framer) { f.WriteSettingsAck() }); err != nil {
-		return err
-	}
+	t.control(func(f *http2.Framer) { f.WriteSettingsAck() })
 	select {
 	case <-t.settled:
 	default:
 		close(t.settled)
-		t.ping(0)
 	}
 	return nil
 }
@@ -221,7 +225,7 @@ func (t *tunnel) setting(s http2.Setting) error {
 	switch s.ID {
 	case http2.SettingInitialWindowSize:
 		if !t.initialWindowLocked(int64(s.Val)) {
-			return &connError{http2.ErrCodeFlowControl, "window too large"}
+			return &connError{code: http2.ErrCodeFlowControl, reason: "window too large"}
 		}
 	case http2.SettingMaxFrameSize:
 		t.peerMax = int(s.Val) - frameHeaderLen // so that records are full
@@ -236,7 +240,7 @@ func (t *tunnel) setting(s http2.Setting) error {
 // goAwayFrame takes no new streams; those the peer has not begun may be tried
 // elsewhere.
 func (t *tunnel) goAwayFrame(f *http2.GoAwayFrame) error {
-	if err := t.pay(costFrame); err != nil {
+	if err := t.pay(AbuseEmptyFrames, costFrame); err != nil {
 		return err
 	}
 	var refused []*stream

@@ -180,7 +180,7 @@ func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
 		c := s.q.take()
 		s.rmu.Unlock()
 		n, err := w.Write(c.buf[c.r:c.w])
-		c.free()
+		s.q.free(c)
 		s.rmu.Lock()
 		total += int64(n)
 		s.consumedLocked(n)

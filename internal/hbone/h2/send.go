@@ -69,6 +69,7 @@ func (s *stream) sendLocked(b []byte, n int) error {
 		m := min(most, n-off)
 		putHeader(b[off:], m, 0, s.id)
 		err = t.writeLocked(b[off : off+frameHeaderLen+m])
+		t.earn(m)
 		off += m
 	}
 	if e := t.wire.flush(); e != nil && err == nil {

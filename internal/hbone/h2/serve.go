@@ -29,15 +29,18 @@ func (t *tunnel) headers(fh http2.FrameHeader) error {
 	switch {
 	case err != nil:
 		return err
+	case !t.client && b.pseudo[":method"] != "":
+		return &connError{code: http2.ErrCodeStreamClosed, reason: "request on a stream that was used"}
 	case s == nil:
 		return nil // reset here; the peer did not know
+	case s.peerEnded():
+		return &connError{code: http2.ErrCodeStreamClosed, reason: "HEADERS after the end of its stream"}
 	case t.client:
 		return t.responseBlock(s, b, end)
 	case !end:
 		return t.streamError(id, http2.ErrCodeProtocol)
 	}
-	s.endReceive(errEOF, false)
-	t.ended(s, false, true)
+	t.peerEnds(s)
 	return nil
 }
 
@@ -49,7 +52,7 @@ func (t *tunnel) lastSeen() uint32 {
 
 // requestBlock begins a stream and its handler.
 func (t *tunnel) requestBlock(id uint32, b *block, end bool) error {
-	r, status, reason, malformed := requestOf(b)
+	r, status, reason, malformed := t.requestOf(b)
 	s := newStream(t, id)
 	s.request = r
 	if s.window.left < 0 {
@@ -62,6 +65,7 @@ func (t *tunnel) requestBlock(id uint32, b *block, end bool) error {
 		return nil
 	}
 	if end {
+		t.noteEnd(id)
 		s.endReceive(errEOF, false)
 	}
 	switch {
@@ -71,7 +75,7 @@ func (t *tunnel) requestBlock(id uint32, b *block, end bool) error {
 	case status != 0:
 		defer t.left()
 		(&incoming{s}).Reject(status, reason)
-		return t.pay(costRequest)
+		return t.pay(AbuseStreams, costRequest)
 	}
 	t.serving.Go(func() { t.handle(s) })
 	return nil
@@ -99,7 +103,8 @@ func (t *tunnel) admit(s *stream, end bool) admission {
 		s.cancel()
 		return tooMany
 	}
-	s.gotEnd = end
+	t.earned.Add(earnedStream)
+	s.gotEnd, s.began = end, time.Now()
 	s.sendWindow = t.peerWindow
 	t.streams[s.id] = s
 	t.running++
@@ -107,10 +112,11 @@ func (t *tunnel) admit(s *stream, end bool) admission {
 }
 
 func (t *tunnel) refuse(id uint32, code http2.ErrCode) error {
-	if err := t.pay(costRequest); err != nil {
+	if err := t.pay(AbuseStreams, costRequest); err != nil {
 		return err
 	}
-	return t.answer(func(f *http2.Framer) { f.WriteRSTStream(id, code) })
+	t.control(func(f *http2.Framer) { f.WriteRSTStream(id, code) })
+	return nil
 }
 
 // left notes that a handler has returned.
@@ -216,7 +222,7 @@ func oneLine(s string) string {
 func (t *tunnel) goAway() {
 	t.control(func(f *http2.Framer) { f.WriteGoAway(maxStreamID, http2.ErrCodeNo, nil) })
 	t.pings.after(&t.pings.last, time.Second, t.goAwayFinally)
-	t.ping(drainSeq)
+	t.pingToDrain()
 }
 
 // goAwayFinally is the second step, a round trip later.

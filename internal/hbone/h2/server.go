@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -16,13 +17,22 @@ import (
 
 // server accepts tunnels on one listener.
 type server struct {
-	cfg   ServerConfig
-	slots chan struct{} // one for each connection
+	cfg    ServerConfig
+	slots  chan struct{} // one for each connection
+	trying chan struct{} // one for each that is no tunnel yet
+	door   *door
+	report *report
+	ctx    context.Context // ends with cut
+	cancel context.CancelFunc
+	over   chan struct{} // closed when Serve has ended
 
 	mu       sync.Mutex
 	tunnels  map[*tunnel]bool
 	draining bool
-	conns    sync.WaitGroup // each connection until its handlers have returned
+	drainErr error           // the first of a tunnel that did not end by itself
+	until    context.Context // how long a drain may take
+	leaving  chan struct{}   // closed by Drain, which sets until before
+	conns    sync.WaitGroup  // each connection until its handlers have returned
 }
 
 // NewServer makes a server; Serve runs it.
@@ -30,19 +40,28 @@ func NewServer(cfg ServerConfig) hbone.Server {
 	cfg.Tuning.fill(200)
 	def(&cfg.FirstStreamTimeout, 10*time.Second)
 	def(&cfg.MaxTunnels, 10_000)
-	return &server{cfg: cfg, slots: make(chan struct{}, cfg.MaxTunnels), tunnels: map[*tunnel]bool{}}
+	def(&cfg.MaxHandshakes, 512)
+	def(&cfg.PeerTunnels, 256)
+	def(&cfg.PeerHandshakes, 64)
+	def(&cfg.PeerRate, 500)
+	s := &server{
+		cfg: cfg, slots: make(chan struct{}, cfg.MaxTunnels), trying: make(chan struct{}, cfg.MaxHandshakes),
+		door: newDoor(cfg), tunnels: map[*tunnel]bool{},
+		report: newReport(cfg.Tuning.Logger, cfg.Tuning.Abused),
+		over:   make(chan struct{}), leaving: make(chan struct{}),
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	return s
 }
 
 // Serve implements hbone.Server.
 func (s *server) Serve(ctx context.Context) error {
-	inner, cancel := context.WithCancel(ctx)
-	defer cancel()
+	defer close(s.over)
 	stop := context.AfterFunc(ctx, s.cut)
 	defer stop()
-	err := s.accept(inner)
+	err := s.accept(s.ctx)
 	if err != nil { // the listener failed: nothing may outlive us
 		s.cut()
-		cancel()
 	}
 	s.conns.Wait()
 	return err
@@ -51,6 +70,7 @@ func (s *server) Serve(ctx context.Context) error {
 // cut ends everything.
 func (s *server) cut() {
 	s.stopAccepting()
+	s.cancel() // handshakes too
 	for _, t := range s.all() {
 		t.fail(hbone.ErrClosed)
 		t.wire.Close()
@@ -78,17 +98,16 @@ func (s *server) all() []*tunnel {
 // accept returns nil when the server was told to stop.
 func (s *server) accept(ctx context.Context) error {
 	for wait := time.Duration(0); ; {
-		select {
-		case s.slots <- struct{}{}:
-		case <-ctx.Done():
+		if !s.place(ctx) {
 			return nil
 		}
 		c, err := s.cfg.Listener.Accept()
 		if err == nil {
 			wait = 0
-			s.conns.Go(func() { s.conn(ctx, c) })
+			s.arrive(ctx, c)
 			continue
 		}
+		<-s.trying
 		<-s.slots
 		if s.isDraining() {
 			return nil
@@ -105,6 +124,35 @@ func (s *server) accept(ctx context.Context) error {
 	}
 }
 
+// place waits until there is one for another connection.
+func (s *server) place(ctx context.Context) bool {
+	for _, places := range []chan struct{}{s.slots, s.trying} {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	return true
+}
+
+// arrive serves a connection, or turns it away.
+func (s *server) arrive(ctx context.Context, c net.Conn) {
+	from := addrPort(c.RemoteAddr())
+	abuse := s.door.enter(from.Addr(), time.Now())
+	if abuse == "" {
+		s.conns.Go(func() { s.conn(ctx, c, from) })
+		return
+	}
+	<-s.trying
+	<-s.slots
+	if tcp, ok := c.(*net.TCPConn); ok {
+		tcp.SetLinger(0) // nothing of it is to stay in the kernel either
+	}
+	c.Close()
+	s.report.add(abuse, "connection turned away", keyRemote, from, keyReason, abuse)
+}
+
 // transient is true for errors of one connection or of the moment (no free
 // descriptor), which must not end the listener.
 func transient(err error) bool {
@@ -117,16 +165,37 @@ func (s *server) isDraining() bool {
 	return s.draining
 }
 
-// conn serves one connection to its end.
-func (s *server) conn(ctx context.Context, c net.Conn) {
-	defer func() { <-s.slots }()
-	defer c.Close()
+// conn makes a tunnel of one connection. What waits for its end does so on a
+// stack of its own, as a handshake has made this one big.
+func (s *server) conn(ctx context.Context, c net.Conn, from netip.AddrPort) {
 	t, err := s.tunnel(ctx, c)
+	s.door.settled(from.Addr())
+	<-s.trying
 	if err != nil {
-		s.refused(c, err)
+		s.refused(from, err)
+		s.leaves(c, from)
 		return
 	}
-	<-t.ended_
+	s.conns.Go(func() {
+		defer s.leaves(c, from)
+		s.attend(t)
+	})
+}
+
+// leaves gives back the place of a connection.
+func (s *server) leaves(c net.Conn, from netip.AddrPort) {
+	c.Close()
+	s.door.left(from.Addr())
+	<-s.slots
+}
+
+// attend waits for the end of a tunnel.
+func (s *server) attend(t *tunnel) {
+	select {
+	case <-t.ended_:
+	case <-s.leaving:
+		s.leave(t)
+	}
 	t.work.Wait()
 	t.serving.Wait()
 	t.cancel()
@@ -135,22 +204,37 @@ func (s *server) conn(ctx context.Context, c net.Conn) {
 	s.mu.Unlock()
 }
 
-func (s *server) refused(c net.Conn, err error) {
-	s.cfg.Logger.Debug("no tunnel", "remote", c.RemoteAddr(), "err", err)
-	if s.cfg.Refused != nil {
-		s.cfg.Refused(addrPort(c.RemoteAddr()), err)
+func (s *server) refused(from netip.AddrPort, err error) {
+	s.cfg.Logger.Debug("no tunnel", keyRemote, from, "err", err)
+	if errors.Is(err, context.DeadlineExceeded) {
+		s.report.add(AbuseSlow, "connection cut off", keyRemote, from, keyReason, err)
 	}
+	if _, ok := s.report.speak(refusals); ok && s.cfg.Refused != nil {
+		s.cfg.Refused(from, err)
+	}
+}
+
+// handshakeTimeout is short while many wait for the places of those that dawdle.
+func (s *server) handshakeTimeout() time.Duration {
+	if s.door.waiting() > s.cfg.MaxHandshakes/2 {
+		return s.cfg.HandshakeTimeout / 5
+	}
+	return s.cfg.HandshakeTimeout
 }
 
 // tunnel runs the handshake and starts the tunnel.
 func (s *server) tunnel(ctx context.Context, c net.Conn) (*tunnel, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, s.handshakeTimeout())
 	defer cancel()
 	self, err := s.cfg.Self(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("own identity: %w", err)
 	}
-	cfg, err := s.cfg.Credentials.Server(ctx, self)
+	var aliases []string
+	if s.cfg.Aliases != nil {
+		aliases = s.cfg.Aliases(ctx)
+	}
+	cfg, err := s.cfg.Credentials.Server(ctx, self, aliases...)
 	if err != nil {
 		return nil, fmt.Errorf("credentials of %s: %w", self, err)
 	}
@@ -160,20 +244,21 @@ func (s *server) tunnel(ctx context.Context, c net.Conn) (*tunnel, error) {
 		return nil, err
 	}
 	t := newTunnel(tc, w, s.cfg.Tuning, false)
-	t.peer, t.handler = peer, s.cfg.Handler
+	t.peer, t.handler, t.report = peer, s.cfg.Handler, s.report
 	if err := s.add(t); err != nil {
 		return nil, err
 	}
 	t.pings.after(&t.pings.first, s.cfg.FirstStreamTimeout, t.firstStream)
 	t.start()
+	s.cfg.Credentials.Watch(self, peer, t.ended_, t.cut)
 	return t, nil
 }
 
-// add makes the tunnel known to Drain and cut.
+// add makes the tunnel known to cut.
 func (s *server) add(t *tunnel) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if s.ctx.Err() != nil {
 		return hbone.ErrDraining
 	}
 	s.tunnels[t] = true
@@ -183,31 +268,36 @@ func (s *server) add(t *tunnel) error {
 // firstStream ends a tunnel on which nothing was asked.
 func (t *tunnel) firstStream() {
 	if t.lastSeen() == 0 {
-		t.fail(&connError{http2.ErrCodeNo, "no CONNECT came"})
+		t.fail(&connError{code: http2.ErrCodeNo, reason: "no CONNECT came"})
 	}
 }
 
-// Drain implements hbone.Server.
+// Drain implements hbone.Server. A connection in its handshake becomes a tunnel
+// first, to which the end is told as to the others: a peer that saw its
+// connection closed could not know that another would be taken.
 func (s *server) Drain(ctx context.Context) error {
 	s.stopAccepting()
-	var all sync.WaitGroup
-	errs := make(chan error, 1)
-	for _, t := range s.all() {
-		t.goAway()
-		all.Go(func() {
-			if err := t.awaitEmpty(ctx); err != nil {
-				select {
-				case errs <- err:
-				default:
-				}
-			}
-		})
+	s.mu.Lock()
+	if s.until == nil {
+		s.until = ctx
+		close(s.leaving)
 	}
-	all.Wait()
-	select {
-	case err := <-errs:
-		return err
-	default:
-		return nil
+	s.mu.Unlock()
+	stop := context.AfterFunc(ctx, s.cut)
+	defer stop()
+	<-s.over
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drainErr
+}
+
+// leave sees a tunnel to its end.
+func (s *server) leave(t *tunnel) {
+	t.goAway()
+	err := t.awaitEmpty(s.until)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.drainErr == nil {
+		s.drainErr = err
 	}
 }

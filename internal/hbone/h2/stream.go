@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/net/http2"
 
@@ -36,6 +37,7 @@ type stream struct {
 	gotEnd     bool  // the peer did
 	starved    bool  // in tunnel.starved
 	gone       bool  // no longer in tunnel.streams
+	told       bool  // we said RST_STREAM
 	writeBy    deadline
 
 	// A client's: the answer to its CONNECT, under tunnel.mu until answered.
@@ -46,6 +48,7 @@ type stream struct {
 
 	// A server's: the CONNECT and whether it was answered.
 	request hbone.Request
+	began   time.Time
 	replied atomic.Bool
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -54,7 +57,7 @@ type stream struct {
 var _ hbone.Stream = (*stream)(nil)
 
 func newStream(t *tunnel, id uint32) *stream {
-	s := &stream{t: t, id: id, window: newWindow(t)}
+	s := &stream{t: t, id: id, window: newWindow(t), q: queue{hold: t.hold}}
 	s.rcond.L = &s.rmu
 	s.scond.L = &t.mu
 	return s
@@ -117,17 +120,18 @@ func (s *stream) Close() error {
 // abort ends both halves here, with err for their users, and tells the peer.
 func (s *stream) abort(code http2.ErrCode, err error) {
 	t := s.t
+	t.mu.Lock()
+	s.endSendLocked(err)
+	tell := !s.gone && !s.told && t.err == nil
+	s.told = true
+	t.mu.Unlock()
+	if tell { // before whoever it wakes gives another reason
+		t.control(func(f *http2.Framer) { f.WriteRSTStream(s.id, code) })
+	}
 	s.endReceive(err, true)
 	s.breakReceive(err)
 	if s.cancel != nil {
 		s.cancel()
-	}
-	t.mu.Lock()
-	s.endSendLocked(err)
-	tell := !s.gone && t.err == nil
-	t.mu.Unlock()
-	if tell {
-		t.control(func(f *http2.Framer) { f.WriteRSTStream(s.id, code) })
 	}
 	t.ended(s, true, true)
 }

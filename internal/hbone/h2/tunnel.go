@@ -23,15 +23,19 @@ type tunnel struct {
 	// Set before the goroutines start.
 	tuning  Tuning
 	log     *slog.Logger
+	report  *report // nil: of no abuse
 	peer    hbone.Peer
 	tls     secured
 	wire    *wire
 	client  bool
-	handler hbone.Handler   // server
-	ctx     context.Context // of all streams; outlives a lost tunnel while handlers deliver what had come
-	cancel  context.CancelFunc
-	work    sync.WaitGroup // reader and flusher
-	serving sync.WaitGroup // handlers
+	handler hbone.Handler // server
+	// requestOf reads a server's requests; tests of HTTP/2 itself put another in
+	// its place.
+	requestOf func(*block) (r hbone.Request, status int, reason, malformed string)
+	ctx       context.Context // of all streams; outlives a lost tunnel while handlers deliver what had come
+	cancel    context.CancelFunc
+	work      sync.WaitGroup // reader and flusher
+	serving   sync.WaitGroup // handlers
 
 	// The reading half belongs to the reader; see read.go.
 	fr     *http2.Framer
@@ -39,6 +43,10 @@ type tunnel struct {
 	window int // what the peer may still send
 	credit int
 	calm   meter
+	acked  bool // the peer has acknowledged our SETTINGS
+	// The last streams that the peer ended: it knows that they have.
+	endedByPeer [32]uint32
+	endedNext   int
 
 	// The writing half, under wmu; see write.go.
 	wmu  sync.Mutex
@@ -71,6 +79,9 @@ type tunnel struct {
 	isDone      bool
 	err         error // why it ended
 
+	earned   atomic.Int64 // frames that the peer may send in answer to ours
+	unread   atomic.Int64 // bytes of buffers that wait for applications
+	writes   atomic.Int64 // to the socket
 	growth   atomic.Int64 // budget for windows beyond their first size
 	rttNanos atomic.Int64
 	heard    atomic.Bool // something came since the last look
@@ -94,11 +105,12 @@ const maxStreamID = math.MaxInt32
 func newTunnel(c secured, w *wire, tuning Tuning, client bool) *tunnel {
 	t := &tunnel{
 		tuning: tuning, tls: c, wire: w, client: client,
-		log:    tuning.Logger,
-		dec:    hpack.NewDecoder(4096, nil),
-		window: tuning.Window,
-		calm:   newMeter(),
-		kick:   make(chan struct{}, 1),
+		log:       tuning.Logger,
+		requestOf: requestOf,
+		dec:       hpack.NewDecoder(4096, nil),
+		window:    tuning.Window,
+		calm:      newMeter(meterBurst, meterRate),
+		kick:      make(chan struct{}, 1),
 
 		streams: map[uint32]*stream{}, nextID: 1,
 		goAwayID:   maxStreamID,
@@ -133,8 +145,10 @@ func (t *tunnel) start() {
 	t.pending.Store(true)
 	t.cmu.Unlock()
 	t.work.Go(t.flushLoop)
+	t.tuning.Unread.add(t)
 	t.work.Go(func() {
 		t.fail(t.read())
+		t.tuning.Unread.remove(t)
 		t.linger()
 	})
 	t.wake()
@@ -169,22 +183,41 @@ func (t *tunnel) fail(err error) {
 	}
 	t.mu.Unlock()
 	t.pings.stop()
-	t.hangUp(err)
+	hoard := abuseOf(err) == AbuseHoard
+	if !hoard { // or first what is needed at once
+		t.hangUp(err)
+	}
 	for _, s := range streams {
 		s.tunnelEnded(err)
 	}
-	if errors.Is(err, hbone.ErrClosed) {
+	if hoard || errors.Is(err, hbone.ErrClosed) {
 		t.cancel() // cut also what only delivers what it has
-	} else {
-		t.log.Debug("tunnel lost", "peer", t.peer.ID, "remote", t.peer.Remote, "err", err)
+	}
+	if hoard {
+		t.hangUp(err)
+	}
+	t.tell(err)
+}
+
+// tell logs how the tunnel ended.
+func (t *tunnel) tell(err error) {
+	if abuse := abuseOf(err); abuse != "" {
+		t.report.add(abuse, "peer cut off", keyPeer, t.peer.ID, keyRemote, t.peer.Remote, keyReason, err)
+	} else if !errors.Is(err, hbone.ErrClosed) {
+		t.log.Debug("tunnel lost", keyPeer, t.peer.ID, keyRemote, t.peer.Remote, "err", err)
 	}
 }
 
-// hangUp says why, if that needs no waiting, and closes the socket; where the
-// peer broke the rules the reader does that, after lingering.
+// cut is fail, and ends also what only delivers what it has.
+func (t *tunnel) cut(err error) {
+	t.fail(err)
+	t.cancel()
+}
+
+// hangUp says why, if that needs no waiting, and leaves it to the reader to
+// close the socket after lingering; Close does not wait for that.
 func (t *tunnel) hangUp(err error) {
-	code := codeOf(err)
-	if !t.sayGoodbye(code) || code == http2.ErrCodeNo || t.wire.raw == nil {
+	if !t.sayGoodbye(codeOf(err)) || t.wire.raw == nil {
 		t.wire.Close()
 		return
 	}
@@ -247,8 +280,16 @@ func codeOf(err error) http2.ErrCode {
 // tunnelEnded gives the stream's users their error. What had arrived may still
 // be read.
 func (s *stream) tunnelEnded(err error) {
+	defer s.t.ended(s, true, true)
+	hoard := abuseOf(err) == AbuseHoard
+	if !hoard && s.whole() {
+		return // its END_STREAM is just being written: it ended well
+	}
 	if !errors.Is(err, hbone.ErrClosed) && !errors.Is(err, hbone.ErrReset) {
 		err = fmt.Errorf("%w: tunnel lost: %w", hbone.ErrReset, err)
+	}
+	if hoard {
+		s.endReceive(err, true) // it is what is unread that must go
 	}
 	s.breakReceive(err)
 	s.t.mu.Lock()
@@ -257,7 +298,13 @@ func (s *stream) tunnelEnded(err error) {
 	if s.cancel != nil {
 		s.cancel()
 	}
-	s.t.ended(s, true, true)
+}
+
+// whole says that both ends have said their END_STREAM.
+func (s *stream) whole() bool {
+	s.t.mu.Lock()
+	defer s.t.mu.Unlock()
+	return s.gotEnd && errors.Is(s.serr, errSentEnd)
 }
 
 // ended notes that a half of s has ended in the protocol's sense, and forgets

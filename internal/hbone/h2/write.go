@@ -26,13 +26,16 @@ func (t *tunnel) control(encode func(*http2.Framer)) {
 	t.wake()
 }
 
-// answer is control for what the peer provoked; only the reader calls it.
-func (t *tunnel) answer(encode func(*http2.Framer)) error {
-	t.control(encode)
+// heeded is asked after each frame: whoever it was that queued an answer, the
+// peer sends no more until it has read.
+func (t *tunnel) heeded() error {
+	if !t.pending.Load() {
+		return nil
+	}
 	t.cmu.Lock()
 	defer t.cmu.Unlock()
 	if t.ctl.Len() > maxControl {
-		return &connError{http2.ErrCodeEnhanceYourCalm, "answers are not read"}
+		return AbuseDeaf.error(fmt.Sprintf("%d bytes wait", t.ctl.Len()))
 	}
 	return nil
 }
@@ -124,6 +127,7 @@ func (t *tunnel) writeLocked(p []byte) error {
 	if _, err := t.tls.Write(p); err != nil {
 		return t.brokenLocked(err)
 	}
+	t.writes.Add(1)
 	return nil
 }
 

@@ -31,7 +31,7 @@ const Patience = 20 * time.Second
 // Run tests tr.
 func Run(t *testing.T, tr Transport) {
 	t.Helper()
-	for _, tt := range slicesConcat(openTests, endTests, bulkTests, deadlineTests, lifeTests) {
+	for _, tt := range slicesConcat(openTests, endTests, bulkTests, deadlineTests, lifeTests, revokedTests) {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, tr) })
 	}
 	for _, tt := range identityTests {
@@ -74,13 +74,22 @@ type rig struct {
 // newRig serves h and dials.
 func newRig(t *testing.T, tr Transport, h hbone.Handler) *rig {
 	t.Helper()
-	r := &rig{t: t, ca: certstest.New(t), served: make(chan error, 1)}
-	r.certs = r.ca.Credentials(t, clientID, serverID)
-	r.server, r.addr = tr.Server(t, serverID, r.certs, h, func(error) {})
+	ca := certstest.New(t)
+	c := ca.Credentials(t, clientID, serverID)
+	r := newRigOf(t, tr, h, c, c)
+	r.ca, r.certs = ca, c
+	return r
+}
+
+// newRigOf is newRig of two ends that have different credentials.
+func newRigOf(t *testing.T, tr Transport, h hbone.Handler, client, server hbone.Credentials) *rig {
+	t.Helper()
+	r := &rig{t: t, served: make(chan error, 1)}
+	r.server, r.addr = tr.Server(t, serverID, server, h, func(error) {})
 	ctx, cancel := context.WithCancel(context.Background())
 	r.stop = cancel
 	go func() { r.served <- r.server.Serve(ctx) }()
-	r.dialer = tr.Dialer(r.certs)
+	r.dialer = tr.Dialer(client)
 	r.tunnel = r.dial()
 	t.Cleanup(func() {
 		r.tunnel.Close()

@@ -129,11 +129,15 @@ func (p *Pool) tidyLocked(k key) {
 // pool.
 func (p *Pool) retireLocked(m *member) {
 	p.total--
+	p.ending++
 	p.stats.Retired++
 	p.working.Go(func() {
 		if err := m.tunnel.Drain(p.ctx); err != nil {
 			p.log.Debug("tunnel cut", "peer", m.tunnel.Peer().ID, "err", err)
 		}
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.ending--
 	})
 }
 

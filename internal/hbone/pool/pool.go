@@ -54,6 +54,7 @@ type Pool struct {
 	mu     sync.Mutex
 	groups map[key]*group
 	total  int // tunnels offered or being dialled
+	ending int // tunnels retired that have not ended
 	closed bool
 	sweep  *time.Timer // armed while there are tunnels
 	stats  Stats
@@ -199,6 +200,14 @@ func (p *Pool) Stats() Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.stats
+}
+
+// Held is how many tunnels there are: those being dialled, those offered, and
+// those retired of which streams go on.
+func (p *Pool) Held() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total + p.ending
 }
 
 // Status describes one tunnel for an administrator.

@@ -52,6 +52,7 @@ type tunnel struct {
 	capacity int
 
 	mu      sync.Mutex
+	refuses bool // streams, as a peer whose GOAWAY is on its way
 	streams int
 	isDone  bool
 	closed  bool
@@ -79,7 +80,7 @@ func (s stream) Close() error {
 func (t *tunnel) Open(context.Context, hbone.Request) (hbone.Stream, hbone.Response, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.isDone || t.streams >= t.capacity {
+	if t.isDone || t.refuses || t.streams >= t.capacity {
 		return nil, hbone.Response{}, hbone.ErrDraining
 	}
 	t.streams++
@@ -304,6 +305,20 @@ func TestATunnelThatDrainsIsNotOffered(t *testing.T) {
 	})
 }
 
+func TestAStreamThatATunnelRefusesIsOpenedInAnother(t *testing.T) {
+	n := &network{capacity: 10}
+	inPool(t, Config{}, n, func(t *testing.T, p *Pool) {
+		open(t, p, target(1, "a"))
+		n.tunnels[0].mu.Lock()
+		n.tunnels[0].refuses = true
+		n.tunnels[0].mu.Unlock()
+		open(t, p, target(1, "a"))
+		if len(n.tunnels) != 2 || n.tunnels[1].Streams() != 1 {
+			t.Errorf("%d tunnels, want another for the stream that was refused", len(n.tunnels))
+		}
+	})
+}
+
 func TestForgottenTargetsGetNewTunnelsAndOthersKeepTheirs(t *testing.T) {
 	n := &network{capacity: 10, delay: time.Second}
 	inPool(t, Config{}, n, func(t *testing.T, p *Pool) {
@@ -329,6 +344,35 @@ func TestForgottenTargetsGetNewTunnelsAndOthersKeepTheirs(t *testing.T) {
 		if len(n.tunnels) != 4 || n.tunnels[2].Streams() != 0 || n.tunnels[3].Streams() != 1 {
 			t.Errorf("%d tunnels", len(n.tunnels))
 		}
+	})
+}
+
+func TestHeldAreTunnelsThatAreMadeOfferedAndEnding(t *testing.T) {
+	n := &network{capacity: 10, delay: time.Second}
+	inPool(t, Config{}, n, func(t *testing.T, p *Pool) {
+		held := func(when string, want int) {
+			t.Helper()
+			synctest.Wait()
+			if got := p.Held(); got != want {
+				t.Errorf("%s: %d tunnels are held, want %d", when, got, want)
+			}
+		}
+		held("at first", 0)
+		opened := make(chan hbone.Stream)
+		go func() { opened <- open(t, p, target(1, "a")) }()
+		held("one is dialled", 1)
+		a := <-opened
+		held("it is offered", 1)
+		open(t, p, target(2, "b")).Close()
+		p.Forget(func(hbone.Target) bool { return true })
+		held("both are retired, one with a stream", 1)
+		a.Close()
+		held("its stream has ended", 0)
+		n.err = errors.New("nobody is there")
+		if _, _, _, err := p.Open(t.Context(), target(1, "a"), hbone.Request{}); err == nil {
+			t.Error("a tunnel to nobody")
+		}
+		held("a dial has failed", 0)
 	})
 }
 

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	_ "golang.org/x/crypto/x509roots/fallback" // the image has no roots to trust issuers of tokens by
@@ -17,7 +18,14 @@ import (
 	istiodlite "github.com/ambit-mesh/ambit/istiod-lite"
 )
 
+// garbage is what the heap may grow by, in per cent, before garbage is
+// collected: the control plane has more time than memory.
+const garbage = 50
+
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	s, err := readSettings(os.Args[1:], os.Getenv)
 	if err != nil {
 		if err == flag.ErrHelp {

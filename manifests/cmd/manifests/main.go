@@ -27,6 +27,9 @@ func main() {
 	flag.StringVar(&cfg.CNIConfDir, "cni-conf-dir", "", "the nodes' CNI configuration directory (default /etc/cni/net.d)")
 	flag.StringVar(&cfg.CNIBinDir, "cni-bin-dir", "", "the nodes' CNI binary directory (default /opt/cni/bin)")
 	flag.StringVar(&cfg.NetnsDir, "netns-dir", "", "the nodes' directory of network namespaces (default /var/run/netns)")
+	flag.StringVar(&cfg.TraceEndpoint, "trace-endpoint", "", "URL of an OTLP collector for spans of tunnelled connections (default none)")
+	flag.StringVar(&cfg.TraceProtocol, "trace-protocol", "", "how spans are sent: grpc or http/protobuf (default grpc)")
+	flag.StringVar(&cfg.TraceSample, "trace-sample", "", "share of the connections that are traced, 0 to 1 (default 0.01)")
 	flag.StringVar(&cfg.GatewayAPI, "gateway-api", "", "channel of the Gateway API's definitions: standard, experimental or none (default standard)")
 	flag.Parse()
 	if err := write(*out, *embed, cfg); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/settings"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel"
 )
@@ -32,14 +34,16 @@ func (env environment) config() (ztunnel.Config, error) {
 	c := ztunnel.Config{
 		Self: ztunnel.Self{
 			Name: env("POD_NAME"), Namespace: env("POD_NAMESPACE"), ServiceAccount: env("SERVICE_ACCOUNT"),
-			IP: env("INSTANCE_IP"), Node: env("NODE_NAME"), Network: env("NETWORK"),
+			IP: env("INSTANCE_IP"), Node: env("NODE_NAME"), TrustDomain: env("TRUST_DOMAIN"), Network: env("NETWORK"),
 			ClusterID: cmp.Or(env("CLUSTER_ID"), env("ISTIO_META_CLUSTER_ID")), Metadata: metadata(r, os.Environ()),
 		},
 		ControlPlane:     controlplane.ReadEndpoint(r, "XDS", near),
 		CA:               controlplane.ReadEndpoint(r, "CA", near),
 		LocalFile:        env("LOCAL_XDS_PATH"),
 		CertificateTTL:   r.Duration("SECRET_TTL"),
+		RevocationsFile:  r.Lookup("CRL_PATH"),
 		AgentSocket:      env("INPOD_UDS"),
+		KeptDir:          keptDir(env("KEPT_DIR"), env("INPOD_UDS")),
 		AdminPort:        r.Port("ADMIN_PORT"),
 		MetricsPort:      r.Port("STATS_PORT"),
 		ReadyPort:        r.Port("READINESS_PORT"),
@@ -47,16 +51,44 @@ func (env environment) config() (ztunnel.Config, error) {
 		NoReusePort:      !r.Boolean("INPOD_PORT_REUSE", true),
 		NoOriginalSource: !r.Boolean("ENABLE_ORIG_SRC", true),
 		KeepAlive:        keepAlive(r),
+		NoDNS:            !r.Boolean("ISTIO_META_DNS_CAPTURE", true),
+		Domain:           env("CLUSTER_DOMAIN"),
 		IdleTunnel:       r.Duration("POOL_UNUSED_RELEASE_TIMEOUT"),
 		MaxTunnelStreams: r.Number("POOL_MAX_STREAMS_PER_CONNECTION"),
 		Tuning: h2.Tuning{
 			MaxStreamWindow: r.Number("HTTP2_STREAM_WINDOW_SIZE"), Window: r.Number("HTTP2_CONNECTION_WINDOW_SIZE"),
 		},
+		Tracing: traced(r),
 		DrainDeadline: drain.Deadline(r.Duration("CONNECTION_TERMINATION_DEADLINE"),
 			time.Duration(r.Number("TERMINATION_GRACE_PERIOD_SECONDS"))*time.Second),
 	}
 	env.mode(r, &c)
 	return c, r.Err()
+}
+
+// traced reads where spans go, by OpenTelemetry's names. Nobody but this proxy
+// asks for a connection to be traced, so that a share that is not said is one
+// in a hundred.
+func traced(r *settings.Reader) tracing.Config {
+	c := tracing.Config{
+		Endpoint: r.Lookup("OTEL_EXPORTER_OTLP_ENDPOINT"), HTTP: strings.HasPrefix(r.Lookup("OTEL_EXPORTER_OTLP_PROTOCOL"), "http"),
+		Sample: r.Share("OTEL_TRACES_SAMPLER_ARG"),
+	}
+	if c.Endpoint != "" && r.Lookup("OTEL_TRACES_SAMPLER_ARG") == "" {
+		c.Sample = 0.01
+	}
+	return c
+}
+
+// keptDir is beside the agent's socket if nothing is said; "none" is nowhere.
+func keptDir(said, socket string) string {
+	switch said {
+	case "":
+		return filepath.Join(filepath.Dir(cmp.Or(socket, zds.DefaultPath)), "kept")
+	case "none":
+		return ""
+	}
+	return said
 }
 
 // mode reads whom this proxy serves.

@@ -10,6 +10,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/settings"
+	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/zds"
 	"github.com/ambit-mesh/ambit/ztunnel"
 )
@@ -33,7 +34,7 @@ func TestTheEnvironmentOfADaemonSetIsUnderstood(t *testing.T) {
 		Self:         ztunnel.Self{Name: "ztunnel-x", Namespace: "istio-system", ServiceAccount: "ztunnel", IP: "10.0.0.9", Node: "n1", ClusterID: "c1"},
 		ControlPlane: controlplane.Endpoint{Address: "istiod.istio-system.svc:15012", ServerName: "istiod", RootFile: "/root-cert.pem", TokenFile: "/token"},
 		CA:           controlplane.Endpoint{Address: "ca:15012", RootFile: "/root-cert.pem", TokenFile: "/token"},
-		AgentSocket:  "/run/z.sock", CertificateTTL: time.Hour, Mark: 0x539, NoOriginalSource: true, KeepAlive: keep,
+		AgentSocket:  "/run/z.sock", KeptDir: "/run/kept", CertificateTTL: time.Hour, Mark: 0x539, NoOriginalSource: true, KeepAlive: keep,
 		DrainDeadline: 25 * time.Second,
 	}
 	c.Self.Metadata = nil // of the machine that runs the test
@@ -44,12 +45,30 @@ func TestTheEnvironmentOfADaemonSetIsUnderstood(t *testing.T) {
 
 func TestDefaultsFollowWhereItRuns(t *testing.T) {
 	in, err := env(map[string]string{"KUBERNETES_SERVICE_HOST": "10.96.0.1"}).config()
-	if err != nil || in.ControlPlane.Address != "istiod.istio-system.svc:15012" || in.CA.Address != in.ControlPlane.Address {
+	if err != nil || in.KeptDir != "/var/run/ztunnel/kept" || in.ControlPlane.Address != "istiod.istio-system.svc:15012" || in.CA.Address != in.ControlPlane.Address {
 		t.Errorf("in a cluster: %+v, %v", in.ControlPlane, err)
 	}
-	out, err := env(nil).config()
-	if err != nil || out.ControlPlane.Address != "localhost:15012" || out.DrainDeadline != 5*time.Second || out.NoReusePort || out.NoOriginalSource {
+	out, err := env(map[string]string{"KEPT_DIR": "none"}).config()
+	if err != nil || out.KeptDir != "" || out.ControlPlane.Address != "localhost:15012" || out.DrainDeadline != 5*time.Second || out.NoReusePort || out.NoOriginalSource {
 		t.Errorf("outside: %+v, %v", out, err)
+	}
+}
+
+func TestWhereSpansGo(t *testing.T) {
+	for _, tt := range []struct {
+		vars map[string]string
+		want tracing.Config
+	}{
+		{nil, tracing.Config{}},
+		{map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4317"}, tracing.Config{Endpoint: "http://c:4317", Sample: 0.01}},
+		{
+			map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_TRACES_SAMPLER_ARG": "0"},
+			tracing.Config{Endpoint: "http://c:4318", HTTP: true},
+		},
+	} {
+		if c, err := env(tt.vars).config(); err != nil || c.Tracing != tt.want {
+			t.Errorf("%v: %+v, %v; want %+v", tt.vars, c.Tracing, err, tt.want)
+		}
 	}
 }
 

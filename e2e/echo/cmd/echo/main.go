@@ -185,16 +185,21 @@ func udp() *cobra.Command {
 
 func hold() *cobra.Command {
 	var duration, every, timeout time.Duration
+	var connections int
 	var expect string
 	cmd := &cobra.Command{
-		Use: "hold ADDRESS", Short: "Keep one connection to a --tcp port and ping on it until stopped", Args: cobra.ExactArgs(1),
+		Use: "hold ADDRESS", Short: "Keep connections to a --tcp port and ping on it until stopped", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), duration)
 			defer cancel()
+			if connections > 1 {
+				return report(echo.HoldMany(ctx, connections, args[0], every, timeout), expect)
+			}
 			return report(echo.Hold(ctx, args[0], every, timeout), expect)
 		},
 	}
 	cmd.Flags().DurationVar(&duration, "duration", 365*24*time.Hour, "end after this time, or at SIGTERM")
+	cmd.Flags().IntVar(&connections, "connections", 1, "how many")
 	cmd.Flags().DurationVar(&every, "every", 100*time.Millisecond, "time between pings")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "for one ping")
 	expectFlag(cmd, &expect)

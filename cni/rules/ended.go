@@ -1,0 +1,45 @@
+package rules
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/ambit-mesh/ambit/internal/linux"
+)
+
+// ForgetEnded makes the kernel forget where connections led that were reset. It
+// remembers them for ten seconds, and leads a new one of the same ports to where
+// the old one went, whatever the rules say by then.
+func ForgetEnded(ns *linux.NetNS) error { return forget(ns, reset{}) }
+
+// tcpClose is the state of a connection that was reset (enum tcp_conntrack).
+const tcpClose = 8
+
+// reset matches connections that were.
+type reset struct{}
+
+// MatchConntrackFlow implements netlink.CustomConntrackFilter.
+func (reset) MatchConntrackFlow(f *netlink.ConntrackFlow) bool {
+	tcp, ok := f.ProtoInfo.(*netlink.ProtoInfoTCP)
+	return ok && f.Forward.Protocol == unix.IPPROTO_TCP && tcp.State == tcpClose
+}
+
+// forget deletes what connection tracking knows and a filter matches.
+func forget(ns *linux.NetNS, filter netlink.CustomConntrackFilter) error {
+	return ns.Do(func() error {
+		h, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
+		if err != nil {
+			return fmt.Errorf("connecting to conntrack: %w", err)
+		}
+		defer h.Close()
+		var errs []error
+		for _, family := range families() {
+			_, err := h.ConntrackDeleteFilters(netlink.ConntrackTable, netlink.InetFamily(family), filter)
+			errs = append(errs, err)
+		}
+		return errors.Join(errs...)
+	})
+}

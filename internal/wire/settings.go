@@ -1,0 +1,46 @@
+package wire
+
+import (
+	"fmt"
+
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
+	"github.com/ambit-mesh/ambit/internal/wire/settingspb"
+	"github.com/ambit-mesh/ambit/internal/wire/workloadpb"
+)
+
+// settingsName names our extension of a workload.
+const settingsName = "ambit.workload"
+
+// writeSettings is nothing for a workload that has none, so that its body is
+// the one that an upstream control plane would write.
+func writeSettings(s mesh.WorkloadSettings) []*workloadpb.Extension {
+	if s.IsZero() {
+		return nil
+	}
+	m := &settingspb.Settings{
+		RegistryOnly: s.RegistryOnly, TrustDomainAliases: s.TrustDomainAliases, Hostname: s.Hostname, Subdomain: s.Subdomain,
+	}
+	return []*workloadpb.Extension{{Name: settingsName, Config: &anypb.Any{
+		TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: marshal(m),
+	}}}
+}
+
+// readSettings passes over the extensions of others, and over fields of a later
+// version of ours; ours in a form that cannot be read is refused.
+func readSettings(in []*workloadpb.Extension) (s mesh.WorkloadSettings, err error) {
+	for _, e := range in {
+		if e.GetName() != settingsName {
+			continue
+		}
+		var m settingspb.Settings
+		if err := e.GetConfig().UnmarshalTo(&m); err != nil {
+			return mesh.WorkloadSettings{}, fmt.Errorf("extension %s: %w", settingsName, err)
+		}
+		s = mesh.WorkloadSettings{
+			RegistryOnly: m.GetRegistryOnly(), TrustDomainAliases: m.GetTrustDomainAliases(), Hostname: m.GetHostname(), Subdomain: m.GetSubdomain(),
+		}
+	}
+	return s, nil
+}
