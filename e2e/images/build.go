@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/ambit-mesh/ambit/e2e/cluster/supply"
 )
 
 // Config says where things are.
@@ -66,9 +68,11 @@ func Build(ctx context.Context, cfg Config) ([]string, error) {
 		return nil, err
 	}
 	work := filepath.Join(cfg.Out, "work")
-	if err := os.MkdirAll(work, 0o755); err != nil {
+	release, err := supply.Hold(ctx, work, cfg.Log)
+	if err != nil {
 		return nil, err
 	}
+	defer release()
 	var archives []string
 	for _, img := range chosen {
 		if img.Version != "" {

@@ -52,8 +52,8 @@ type Result struct {
 // others stay. Stories that the table has no more are left out.
 func Renew(older, newer []Result) []Result {
 	var all []Result
-	for _, s := range Table() {
-		of := func(r Result) bool { return r.Story.Test == s.Test }
+	for _, s := range everything() {
+		of := func(r Result) bool { return r.Story.Test == s.Test && r.Story.Lane == s.Lane }
 		for _, results := range [][]Result{newer, older} {
 			if i := slices.IndexFunc(results, of); i >= 0 {
 				r := results[i]
@@ -91,10 +91,7 @@ func Run(ctx context.Context, cfg Config) ([]Result, error) {
 	if len(all) == 0 {
 		return nil, fmt.Errorf("no story is named like %s", strings.Join(cfg.Only, " or "))
 	}
-	order := Table()
-	for lane := range lanes {
-		order = append(order, vigilOf(lane))
-	}
+	order := everything()
 	slices.SortFunc(all, func(a, b Result) int { return slices.Index(order, a.Story) - slices.Index(order, b.Story) })
 	return all, errors.Join(errs...)
 }

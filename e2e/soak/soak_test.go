@@ -112,10 +112,10 @@ func TestTheReportNamesWhatFailed(t *testing.T) {
 }
 
 func TestResultsOfStoriesThatWereNotRunStay(t *testing.T) {
-	table := Table()
-	older := []Result{{Story: table[0], Run: "first"}, {Story: Story{Test: "TestThatIsGone"}, Run: "first"}, {Story: table[2], Run: "first"}}
-	newer := []Result{{Story: table[2], Run: "second"}, {Story: table[1], Run: "second"}}
-	want := []Result{{Story: table[0], Run: "first"}, {Story: table[1], Run: "second"}, {Story: table[2], Run: "second"}}
+	table, heard, heardToo := Table(), vigilOf(disturbing), vigilOf(watching)
+	older := []Result{{Story: table[0], Run: "first"}, {Story: Story{Test: "TestThatIsGone"}, Run: "first"}, {Story: table[2], Run: "first"}, {Story: heard, Run: "first"}, {Story: heardToo, Run: "first"}}
+	newer := []Result{{Story: table[2], Run: "second"}, {Story: table[1], Run: "second"}, {Story: heardToo, Run: "second"}}
+	want := []Result{{Story: table[0], Run: "first"}, {Story: table[1], Run: "second"}, {Story: table[2], Run: "second"}, {Story: heard, Run: "first"}, {Story: heardToo, Run: "second"}}
 	if diff := cmp.Diff(want, Renew(older, newer)); diff != "" {
 		t.Error(diff)
 	}

@@ -42,3 +42,12 @@ func Table() []Story {
 		{"TestChurnLeaksNoMemory", "100 workloads, one change a second: the heap of istiod-lite grows by at most 1 MB in an hour, of a ztunnel by 0.5", watching},
 	}
 }
+
+// everything is the table, and what is heard beside it.
+func everything() []Story {
+	all := Table()
+	for lane := range lanes {
+		all = append(all, vigilOf(lane))
+	}
+	return all
+}

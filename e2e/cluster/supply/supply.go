@@ -55,9 +55,11 @@ func Build(ctx context.Context, cfg Config, names ...string) error {
 		cfg.Log = slog.Default()
 	}
 	cfg.Log = cfg.Log.With("component", "supply")
-	if err := os.MkdirAll(cfg.Bin(), 0o755); err != nil {
+	release, err := Hold(ctx, cfg.Bin(), cfg.Log)
+	if err != nil {
 		return err
 	}
+	defer release()
 	var todo []program
 	for _, p := range programs() {
 		why := p.outdated(cfg)

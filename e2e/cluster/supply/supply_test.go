@@ -1,6 +1,9 @@
 package supply
 
 import (
+	"context"
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,6 +68,32 @@ func TestAChangedSourceIsNoticed(t *testing.T) {
 	}
 	if got := newer(time.Now().Add(-time.Minute), dir); !strings.Contains(got, "main.go") {
 		t.Errorf("a changed source went unnoticed: %q", got)
+	}
+}
+
+func TestWhoBuildsInADirectoryHoldsItAlone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "bin")
+	quiet := slog.New(slog.DiscardHandler)
+	release, err := Hold(t.Context(), dir, quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Hold(ctx, dir, quiet); !errors.Is(err, context.Canceled) {
+		t.Errorf("a second one: %v, want to wait until it is told to stop", err)
+	}
+	waited := make(chan error, 1)
+	go func() {
+		release, err := Hold(t.Context(), dir, quiet)
+		if err == nil {
+			release()
+		}
+		waited <- err
+	}()
+	release()
+	if err := <-waited; err != nil {
+		t.Errorf("after the first one has ended: %v", err)
 	}
 }
 
