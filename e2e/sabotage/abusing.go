@@ -19,7 +19,7 @@ func abusing() []Sabotage {
 		},
 		{
 			Name:  "handshakes of one address are not bounded",
-			File:  "internal/hbone/h2/door.go",
+			File:  "internal/hbone/door/door.go",
 			Old:   "	case v.handshakes >= d.handshakes:\n",
 			New:   "	case v.handshakes < 0:\n",
 			Tests: []Test{{"internal/hbone/h2", "TestHalfOpenHandshakes"}},
@@ -27,7 +27,7 @@ func abusing() []Sabotage {
 		{
 			Name:  "header blocks have no end",
 			File:  "internal/hbone/h2/headers.go",
-			Old:   "		if n > maxContinuations || length > 2*b.limit {\n",
+			Old:   "		if n > maxContinuations || length > 2*b.Limit() {\n",
 			New:   "		if n < 0 {\n",
 			Tests: []Test{{"internal/hbone/h2", "TestAbuseEndsTheConnection/CONTINUATION_without_end"}},
 		},

@@ -1,8 +1,9 @@
 // Package hbone fixes the interface between the tunnel and its users: open,
 // accept, half-close, reset, datagrams, peer identity, drain (HBONE, dataplane
-// spec 1). It refuses to know a transport: HTTP/2 is in hbone/h2, pooling of
-// client tunnels in hbone/pool, and every transport passes the one conformance
-// test of hbone/hbonetest. ztunnel and waypoint see only what is here.
+// spec 1). It refuses to know a transport: HTTP/2 is in hbone/h2, HTTP/3 in
+// hbone/h3, pooling of client tunnels in hbone/pool, and every transport passes
+// the one conformance test of hbone/hbonetest. ztunnel and waypoint see only what
+// is here.
 package hbone
 
 import (
@@ -200,8 +201,9 @@ type Server interface {
 }
 
 // Credentials give the TLS side of tunnels; internal/certs implements them.
-// Both configurations demand TLS 1.3, ALPN h2 and a verified peer, and fail a
-// handshake with a *PeerError.
+// Both configurations demand TLS 1.3 and a verified peer, and fail a handshake
+// with a *PeerError. Their ALPN is h2; a transport over QUIC puts its own into a
+// copy.
 type Credentials interface {
 	// Client presents self and accepts exactly the identities in accept.
 	Client(ctx context.Context, self spiffe.ID, accept []spiffe.ID) (*tls.Config, error)

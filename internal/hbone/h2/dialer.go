@@ -9,11 +9,12 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/door"
 )
 
 type dialer struct {
 	cfg    Config
-	report *report
+	report *door.Report
 }
 
 // NewDialer makes client tunnels.
@@ -25,7 +26,7 @@ func NewDialer(cfg Config) hbone.Dialer {
 			return new(net.Dialer).DialContext(ctx, "tcp", to.String())
 		}
 	}
-	return &dialer{cfg, newReport(cfg.Tuning.Logger, cfg.Tuning.Abused)}
+	return &dialer{cfg, door.NewReport(cfg.Tuning.Logger, cfg.Tuning.Abused)}
 }
 
 // Dial implements hbone.Dialer. It returns when the server has accepted us.

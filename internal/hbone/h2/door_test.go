@@ -17,6 +17,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/door"
 	"github.com/ambit-mesh/ambit/internal/spiffe"
 )
 
@@ -106,7 +107,7 @@ func TestHalfOpenHandshakes(t *testing.T) {
 				for _, a := range tt.told {
 					until(t, string(a), func() bool { return told.of(a) > 0 })
 				}
-				if n := s.srv.door.waiting(); n > tt.addresses*64 || n > 512 {
+				if n := s.srv.door.Waiting(); n > tt.addresses*64 || n > 512 {
 					t.Errorf("%d handshakes wait", n)
 				}
 			})
@@ -121,7 +122,7 @@ func TestPendingHandshakesHoldLittle(t *testing.T) {
 	before := inUse()
 	hangUp := s.connectFrom(netip.MustParseAddr("127.0.0.1"), handshakes, clientHello(t))
 	defer hangUp()
-	until(t, "handshakes", func() bool { return s.srv.door.waiting() == handshakes })
+	until(t, "handshakes", func() bool { return s.srv.door.Waiting() == handshakes })
 	if more := inUse() - before; more > handshakes*each {
 		t.Errorf("a handshake holds %d bytes", more/handshakes)
 	} else {
@@ -169,7 +170,7 @@ func TestTenThousandConnectionsASecond(t *testing.T) {
 		t.Errorf("told of %v", told.count)
 	}
 	took := time.Since(start)
-	if n := refused.Load(); n > linesAtOnce+linesASecond*int64(took/time.Second+1) {
+	if n := refused.Load(); n > door.LinesAtOnce+door.LinesASecond*int64(took/time.Second+1) {
 		t.Errorf("%d lines about connections that failed in %v", n, took)
 	}
 }
@@ -206,24 +207,6 @@ func TestTunnelsOfOneAddressAreBounded(t *testing.T) {
 	})
 	if told.of(AbuseConnections) == 0 {
 		t.Errorf("told of %v", told.count)
-	}
-}
-
-// TestADoorForgetsAddressesThatAreQuiet: what is remembered of visitors is
-// bounded by those that are here and those that came just now.
-func TestADoorForgetsAddressesThatAreQuiet(t *testing.T) {
-	d, now := newDoor(ServerConfig{PeerHandshakes: 1, PeerTunnels: 1, PeerRate: 500}), time.Now()
-	for i := range 10 * maxIdleVisitors {
-		a := netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)})
-		now = now.Add(time.Millisecond)
-		if why := d.enter(a, now); why != "" {
-			t.Fatal(why)
-		}
-		d.settled(a)
-		d.left(a)
-	}
-	if n := len(d.visitors); n > maxIdleVisitors+1 {
-		t.Errorf("%d visitors are remembered", n)
 	}
 }
 
@@ -280,7 +263,7 @@ func TestARefusalThatIsTurnedAwayIsSeenAtOnce(t *testing.T) {
 	s := serve(t, ServerConfig{Handler: holding, PeerHandshakes: 1})
 	hangUp := s.connectFrom(netip.MustParseAddr("127.0.0.1"), 1, nil)
 	defer hangUp()
-	until(t, "a handshake", func() bool { return s.srv.door.waiting() == 1 })
+	until(t, "a handshake", func() bool { return s.srv.door.Waiting() == 1 })
 	c, err := net.Dial("tcp", s.addr.String())
 	if err != nil {
 		return // before the dial was over

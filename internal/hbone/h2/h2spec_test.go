@@ -10,6 +10,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/h2spectest"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/head"
 )
 
 // h2specExceptions are the cases of h2spec that the engine does not pass, with
@@ -25,9 +26,9 @@ var h2specExceptions = map[string]string{
 // anyMethod takes the requests that h2spec makes for CONNECTs to one place, once
 // the engine's own rules have found nothing malformed in them. The engine itself
 // answers them 400, and then most cases would have nothing to look at.
-func anyMethod(b *block) (hbone.Request, int, string, string) {
-	r, status, reason, malformed := requestOf(b)
-	if status == hbone.StatusBadRequest && b.pseudo[":method"] != "CONNECT" {
+func anyMethod(b *head.Block) (hbone.Request, int, string, string) {
+	r, status, reason, malformed := b.Request()
+	if status == hbone.StatusBadRequest && b.Pseudo[":method"] != "CONNECT" {
 		return hbone.Request{Authority: "h2spec:1"}, 0, "", ""
 	}
 	return r, status, reason, malformed

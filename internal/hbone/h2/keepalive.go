@@ -70,7 +70,7 @@ func (t *tunnel) probe() {
 	case stuck:
 		k.stopped = true
 		k.mu.Unlock()
-		t.fail(AbuseDeaf.error(fmt.Sprintf("nothing was taken within %v", t.tuning.PingTimeout)))
+		t.fail(abuseError(AbuseDeaf, fmt.Sprintf("nothing was taken within %v", t.tuning.PingTimeout)))
 		k.mu.Lock()
 	case t.heard.Swap(false):
 		k.probing = false

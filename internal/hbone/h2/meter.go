@@ -2,14 +2,6 @@ package h2
 
 import "time"
 
-// meter bounds what a peer may do that costs us and carries nothing. It is a
-// token bucket, wide enough that no honest peer finds its end (ztunnel#2100 is
-// about counters that were not).
-type meter struct {
-	tokens, burst, rate float64 // rate is per second
-	last                time.Time
-}
-
 // Frames that carry nothing: pings, settings, empty DATA, requests withdrawn
 // before anybody could answer them. Nothing that belongs to bytes moved is
 // counted; see earn.
@@ -25,28 +17,6 @@ const (
 	// streams bounds those.
 	patienceOfAll = 50 * time.Millisecond
 )
-
-func newMeter(burst, rate float64) meter {
-	return meter{tokens: burst, burst: burst, rate: rate, last: time.Now()}
-}
-
-// spend reports whether the peer stays within its bounds.
-func (m *meter) spend(n float64, now time.Time) bool {
-	m.refill(now)
-	m.tokens -= n
-	return m.tokens >= 0
-}
-
-func (m *meter) refill(now time.Time) {
-	m.tokens = min(m.burst, m.tokens+now.Sub(m.last).Seconds()*m.rate)
-	m.last = now
-}
-
-// full is a meter that nobody has used for a while.
-func (m *meter) full(now time.Time) bool {
-	m.refill(now)
-	return m.tokens >= m.burst
-}
 
 // What a peer's WINDOW_UPDATEs and late RST_STREAMs are paid with: it may give
 // two windows back for each frame and each kilobyte that it got, however small
@@ -71,8 +41,8 @@ func (t *tunnel) payEarned(why Abuse) error {
 
 // pay ends the tunnel of a peer that floods us.
 func (t *tunnel) pay(why Abuse, cost float64) error {
-	if !t.calm.spend(cost, time.Now()) {
-		return why.error("too many in too short a time")
+	if !t.calm.Spend(cost, time.Now()) {
+		return abuseError(why, "too many in too short a time")
 	}
 	return nil
 }

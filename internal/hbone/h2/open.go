@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/head"
 )
 
 // The client's end of streams.
@@ -35,8 +35,8 @@ func (t *tunnel) connect(s *stream, r hbone.Request) error {
 	if r.Authority == "" {
 		return fmt.Errorf("no authority")
 	}
-	pseudo := []hpack.HeaderField{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: r.Authority}}
-	if err := checkHeader(pseudo, r.Header, t.peerHeaderList()); err != nil {
+	pseudo := []head.Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: r.Authority}}
+	if err := head.Check(pseudo, r.Header, t.peerHeaderList()); err != nil {
 		return err
 	}
 	t.cmu.Lock() // streams begin in the order of their numbers
@@ -103,12 +103,12 @@ func (s *stream) result() (hbone.Stream, hbone.Response, error) {
 
 // responseBlock is HEADERS from the server: an interim answer, the answer, or
 // trailers.
-func (t *tunnel) responseBlock(s *stream, b *block, end bool) error {
+func (t *tunnel) responseBlock(s *stream, b *head.Block, end bool) error {
 	t.mu.Lock()
 	again := s.responded
 	t.mu.Unlock()
 	if !again {
-		r, final, err := responseOf(b)
+		r, final, err := b.Response()
 		if err != nil || !final && end {
 			return t.streamError(s.id, http2.ErrCodeProtocol)
 		}

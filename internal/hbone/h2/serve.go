@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/head"
 )
 
 // The server's end of streams.
@@ -29,7 +28,7 @@ func (t *tunnel) headers(fh http2.FrameHeader) error {
 	switch {
 	case err != nil:
 		return err
-	case !t.client && b.pseudo[":method"] != "":
+	case !t.client && b.Pseudo[":method"] != "":
 		return &connError{code: http2.ErrCodeStreamClosed, reason: "request on a stream that was used"}
 	case s == nil:
 		return nil // reset here; the peer did not know
@@ -51,7 +50,7 @@ func (t *tunnel) lastSeen() uint32 {
 }
 
 // requestBlock begins a stream and its handler.
-func (t *tunnel) requestBlock(id uint32, b *block, end bool) error {
+func (t *tunnel) requestBlock(id uint32, b *head.Block, end bool) error {
 	r, status, reason, malformed := t.requestOf(b)
 	s := newStream(t, id)
 	s.request = r
@@ -165,7 +164,7 @@ func (in *incoming) Accept(header map[string]string) (hbone.Stream, error) {
 func (in *incoming) Reject(status int, reason string) error {
 	s, t := in.s, in.s.t
 	var header map[string]string
-	if reason = oneLine(reason); reason != "" {
+	if reason = head.OneLine(reason); reason != "" {
 		header = map[string]string{hbone.HeaderReason: reason}
 	}
 	if err := in.reply(status, header, true); err != nil {
@@ -187,8 +186,8 @@ func (in *incoming) Reject(status int, reason string) error {
 // reply queues the answer, once.
 func (in *incoming) reply(status int, header map[string]string, end bool) error {
 	s, t := in.s, in.s.t
-	pseudo := []hpack.HeaderField{{Name: ":status", Value: strconv.Itoa(status)}}
-	if err := checkHeader(pseudo, header, t.peerHeaderList()); err != nil {
+	pseudo := []head.Field{{Name: ":status", Value: strconv.Itoa(status)}}
+	if err := head.Check(pseudo, header, t.peerHeaderList()); err != nil {
 		return fmt.Errorf("answering %s: %w", s.request.Authority, err)
 	}
 	t.mu.Lock()
@@ -204,17 +203,6 @@ func (in *incoming) reply(status int, header map[string]string, end bool) error 
 	defer t.cmu.Unlock()
 	t.writeHeadersLocked(s.id, end, pseudo, header)
 	return nil
-}
-
-// oneLine makes a reason fit for a header.
-func oneLine(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, s)
-	return strings.TrimSpace(s[:min(len(s), 1024)])
 }
 
 // goAway is the first step of a drain: no stream should be begun from now on,

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/door"
 )
 
 // server accepts tunnels on one listener.
@@ -20,8 +21,8 @@ type server struct {
 	cfg    ServerConfig
 	slots  chan struct{} // one for each connection
 	trying chan struct{} // one for each that is no tunnel yet
-	door   *door
-	report *report
+	door   *door.Door
+	report *door.Report
 	ctx    context.Context // ends with cut
 	cancel context.CancelFunc
 	over   chan struct{} // closed when Serve has ended
@@ -46,8 +47,8 @@ func NewServer(cfg ServerConfig) hbone.Server {
 	def(&cfg.PeerRate, 500)
 	s := &server{
 		cfg: cfg, slots: make(chan struct{}, cfg.MaxTunnels), trying: make(chan struct{}, cfg.MaxHandshakes),
-		door: newDoor(cfg), tunnels: map[*tunnel]bool{},
-		report: newReport(cfg.Tuning.Logger, cfg.Tuning.Abused),
+		door: door.New(cfg.PeerHandshakes, cfg.PeerTunnels, cfg.PeerRate), tunnels: map[*tunnel]bool{},
+		report: door.NewReport(cfg.Tuning.Logger, cfg.Tuning.Abused),
 		over:   make(chan struct{}), leaving: make(chan struct{}),
 	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -139,7 +140,7 @@ func (s *server) place(ctx context.Context) bool {
 // arrive serves a connection, or turns it away.
 func (s *server) arrive(ctx context.Context, c net.Conn) {
 	from := addrPort(c.RemoteAddr())
-	abuse := s.door.enter(from.Addr(), time.Now())
+	abuse := s.door.Enter(from.Addr(), time.Now())
 	if abuse == "" {
 		s.conns.Go(func() { s.conn(ctx, c, from) })
 		return
@@ -150,7 +151,7 @@ func (s *server) arrive(ctx context.Context, c net.Conn) {
 		tcp.SetLinger(0) // nothing of it is to stay in the kernel either
 	}
 	c.Close()
-	s.report.add(abuse, "connection turned away", keyRemote, from, keyReason, abuse)
+	s.report.Add(abuse, "connection turned away", keyRemote, from, keyReason, abuse)
 }
 
 // transient is true for errors of one connection or of the moment (no free
@@ -169,7 +170,7 @@ func (s *server) isDraining() bool {
 // stack of its own, as a handshake has made this one big.
 func (s *server) conn(ctx context.Context, c net.Conn, from netip.AddrPort) {
 	t, err := s.tunnel(ctx, c)
-	s.door.settled(from.Addr())
+	s.door.Settled(from.Addr())
 	<-s.trying
 	if err != nil {
 		s.refused(from, err)
@@ -185,7 +186,7 @@ func (s *server) conn(ctx context.Context, c net.Conn, from netip.AddrPort) {
 // leaves gives back the place of a connection.
 func (s *server) leaves(c net.Conn, from netip.AddrPort) {
 	c.Close()
-	s.door.left(from.Addr())
+	s.door.Left(from.Addr())
 	<-s.slots
 }
 
@@ -207,16 +208,16 @@ func (s *server) attend(t *tunnel) {
 func (s *server) refused(from netip.AddrPort, err error) {
 	s.cfg.Logger.Debug("no tunnel", keyRemote, from, "err", err)
 	if errors.Is(err, context.DeadlineExceeded) {
-		s.report.add(AbuseSlow, "connection cut off", keyRemote, from, keyReason, err)
+		s.report.Add(AbuseSlow, "connection cut off", keyRemote, from, keyReason, err)
 	}
-	if _, ok := s.report.speak(refusals); ok && s.cfg.Refused != nil {
+	if _, ok := s.report.Speak(door.Refusals); ok && s.cfg.Refused != nil {
 		s.cfg.Refused(from, err)
 	}
 }
 
 // handshakeTimeout is short while many wait for the places of those that dawdle.
 func (s *server) handshakeTimeout() time.Duration {
-	if s.door.waiting() > s.cfg.MaxHandshakes/2 {
+	if s.door.Waiting() > s.cfg.MaxHandshakes/2 {
 		return s.cfg.HandshakeTimeout / 5
 	}
 	return s.cfg.HandshakeTimeout

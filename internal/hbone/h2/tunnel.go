@@ -16,6 +16,8 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/door"
+	"github.com/ambit-mesh/ambit/internal/hbone/head"
 )
 
 // tunnel is one connection, on either end. It implements hbone.Tunnel.
@@ -23,7 +25,7 @@ type tunnel struct {
 	// Set before the goroutines start.
 	tuning  Tuning
 	log     *slog.Logger
-	report  *report // nil: of no abuse
+	report  *door.Report // nil: of no abuse
 	peer    hbone.Peer
 	tls     secured
 	wire    *wire
@@ -31,7 +33,7 @@ type tunnel struct {
 	handler hbone.Handler // server
 	// requestOf reads a server's requests; tests of HTTP/2 itself put another in
 	// its place.
-	requestOf func(*block) (r hbone.Request, status int, reason, malformed string)
+	requestOf func(*head.Block) (r hbone.Request, status int, reason, malformed string)
 	ctx       context.Context // of all streams; outlives a lost tunnel while handlers deliver what had come
 	cancel    context.CancelFunc
 	work      sync.WaitGroup // reader and flusher
@@ -42,7 +44,7 @@ type tunnel struct {
 	dec    *hpack.Decoder
 	window int // what the peer may still send
 	credit int
-	calm   meter
+	calm   door.Meter
 	acked  bool // the peer has acknowledged our SETTINGS
 	// The last streams that the peer ended: it knows that they have.
 	endedByPeer [32]uint32
@@ -106,17 +108,17 @@ func newTunnel(c secured, w *wire, tuning Tuning, client bool) *tunnel {
 	t := &tunnel{
 		tuning: tuning, tls: c, wire: w, client: client,
 		log:       tuning.Logger,
-		requestOf: requestOf,
+		requestOf: (*head.Block).Request,
 		dec:       hpack.NewDecoder(4096, nil),
 		window:    tuning.Window,
-		calm:      newMeter(meterBurst, meterRate),
+		calm:      door.NewMeter(meterBurst, meterRate),
 		kick:      make(chan struct{}, 1),
 
 		streams: map[uint32]*stream{}, nextID: 1,
 		goAwayID:   maxStreamID,
 		sendWindow: 65535, peerWindow: 65535,
 		peerMax:  recordLen - frameHeaderLen,
-		capacity: tuning.MaxStreams, peerHeaders: serverHeaderList,
+		capacity: tuning.MaxStreams, peerHeaders: head.ServerLimit,
 
 		settled: make(chan struct{}), emptied: make(chan struct{}),
 		done: make(chan struct{}), ended_: make(chan struct{}),
@@ -202,7 +204,7 @@ func (t *tunnel) fail(err error) {
 // tell logs how the tunnel ended.
 func (t *tunnel) tell(err error) {
 	if abuse := abuseOf(err); abuse != "" {
-		t.report.add(abuse, "peer cut off", keyPeer, t.peer.ID, keyRemote, t.peer.Remote, keyReason, err)
+		t.report.Add(abuse, "peer cut off", keyPeer, t.peer.ID, keyRemote, t.peer.Remote, keyReason, err)
 	} else if !errors.Is(err, hbone.ErrClosed) {
 		t.log.Debug("tunnel lost", keyPeer, t.peer.ID, keyRemote, t.peer.Remote, "err", err)
 	}

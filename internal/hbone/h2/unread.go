@@ -61,7 +61,7 @@ func (u *Unread) makeRoom(t *tunnel) error {
 	}
 	worst := u.worstLocked()
 	u.cutting = worst
-	err := AbuseHoard.error(fmt.Sprintf("they hold %d bytes", worst.unread.Load()))
+	err := abuseError(AbuseHoard, fmt.Sprintf("they hold %d bytes", worst.unread.Load()))
 	if worst == t {
 		return err
 	}

@@ -35,7 +35,7 @@ func (t *tunnel) heeded() error {
 	t.cmu.Lock()
 	defer t.cmu.Unlock()
 	if t.ctl.Len() > maxControl {
-		return AbuseDeaf.error(fmt.Sprintf("%d bytes wait", t.ctl.Len()))
+		return abuseError(AbuseDeaf, fmt.Sprintf("%d bytes wait", t.ctl.Len()))
 	}
 	return nil
 }

@@ -20,10 +20,11 @@ const bulk = 24 << 20
 type noise struct {
 	bytes, sizes *rand.ChaCha8
 	left         int
+	moved        atomic.Int64 // how many were read
 }
 
 func newNoise(seed byte, n int) *noise {
-	return &noise{rand.NewChaCha8([32]byte{seed}), rand.NewChaCha8([32]byte{seed, 1}), n}
+	return &noise{bytes: rand.NewChaCha8([32]byte{seed}), sizes: rand.NewChaCha8([32]byte{seed, 1}), left: n}
 }
 
 func (s *noise) Read(p []byte) (int, error) {
@@ -32,6 +33,7 @@ func (s *noise) Read(p []byte) (int, error) {
 	}
 	n := min(len(p), s.left, 1+int(s.sizes.Uint64()%100_000))
 	s.left -= n
+	s.moved.Add(int64(n))
 	return s.bytes.Read(p[:n])
 }
 
@@ -80,17 +82,17 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 }
 
 var bulkTests = []test{
-	{"many bytes both ways by Read and Write, unharmed", sides(func(t *testing.T, here, there hbone.Stream) {
-		both(t, here, there, func(s hbone.Stream, seed byte) {
-			if _, err := io.CopyBuffer(struct{ io.Writer }{s}, newNoise(seed, bulk), make([]byte, 100_000)); err != nil {
+	{"many bytes both ways by Read and Write, unharmed", eachSide(func(t *testing.T, here, there hbone.Stream) {
+		both(t, here, there, func(s hbone.Stream, from *noise) {
+			if _, err := io.CopyBuffer(struct{ io.Writer }{s}, from, make([]byte, 100_000)); err != nil {
 				t.Error(err)
 			}
 			s.CloseWrite()
 		}, func(s hbone.Stream) (string, int64, error) { return sum(s) })
 	})},
-	{"many bytes both ways by ReadFrom and WriteTo, unharmed", sides(func(t *testing.T, here, there hbone.Stream) {
-		both(t, here, there, func(s hbone.Stream, seed byte) {
-			if n, err := s.ReadFrom(newNoise(seed, bulk)); n != bulk || err != nil {
+	{"many bytes both ways by ReadFrom and WriteTo, unharmed", eachSide(func(t *testing.T, here, there hbone.Stream) {
+		both(t, here, there, func(s hbone.Stream, from *noise) {
+			if n, err := s.ReadFrom(from); n != bulk || err != nil {
 				t.Errorf("ReadFrom: %d, %v", n, err)
 			}
 			s.CloseWrite()
@@ -100,11 +102,11 @@ var bulkTests = []test{
 			return string(h.Sum(nil)), n, err
 		})
 	})},
-	{"many bytes both ways between sockets, unharmed and counted", sides(func(t *testing.T, here, there hbone.Stream) {
-		both(t, here, there, func(s hbone.Stream, seed byte) {
+	{"many bytes both ways between sockets, unharmed and counted", eachSide(func(t *testing.T, here, there hbone.Stream) {
+		both(t, here, there, func(s hbone.Stream, from *noise) {
 			app, mesh := tcpPair(t)
 			go func() {
-				io.Copy(struct{ io.Writer }{app}, newNoise(seed, bulk))
+				io.Copy(struct{ io.Writer }{app}, from)
 				app.CloseWrite()
 			}()
 			so := socket{mesh, new(atomic.Int64)}
@@ -140,8 +142,8 @@ var bulkTests = []test{
 		}
 		here := r.open()
 		there := next()
-		both(t, here, there, func(s hbone.Stream, seed byte) {
-			if _, err := s.ReadFrom(newNoise(seed, bulk)); err != nil {
+		both(t, here, there, func(s hbone.Stream, from *noise) {
+			if _, err := s.ReadFrom(from); err != nil {
 				t.Error(err)
 			}
 			s.CloseWrite()
@@ -161,8 +163,8 @@ var bulkTests = []test{
 		go s.ReadFrom(endless{})
 		here := r.open()
 		there := next()
-		both(t, here, there, func(s hbone.Stream, seed byte) {
-			if _, err := s.ReadFrom(newNoise(seed, bulk)); err != nil {
+		both(t, here, there, func(s hbone.Stream, from *noise) {
+			if _, err := s.ReadFrom(from); err != nil {
 				t.Error(err)
 			}
 			s.CloseWrite()
@@ -195,12 +197,16 @@ var bulkTests = []test{
 	})},
 }
 
-// both sends noise each way at once and compares what arrives.
-func both(t *testing.T, here, there hbone.Stream, send func(hbone.Stream, byte), receive func(hbone.Stream) (string, int64, error)) {
+// both sends noise each way at once and compares what arrives. It may take as
+// long as it takes while something moves.
+func both(t *testing.T, here, there hbone.Stream, send func(hbone.Stream, *noise), receive func(hbone.Stream) (string, int64, error)) {
 	t.Helper()
 	var all sync.WaitGroup
+	var sent [2]*noise
 	way := func(from, to hbone.Stream, seed byte) {
-		all.Go(func() { send(from, seed) })
+		source := newNoise(seed, bulk)
+		sent[seed-1] = source
+		all.Go(func() { send(from, source) })
 		all.Go(func() {
 			want, _, _ := sum(newNoise(seed, bulk))
 			if got, n, err := receive(to); got != want || err != nil {
@@ -210,5 +216,5 @@ func both(t *testing.T, here, there hbone.Stream, send func(hbone.Stream, byte),
 	}
 	way(here, there, 1)
 	way(there, here, 2)
-	do(t, "both ways", all.Wait)
+	doWhile(t, "both ways", func() int64 { return sent[0].moved.Load() + sent[1].moved.Load() }, all.Wait)
 }

@@ -8,8 +8,15 @@ import (
 	"github.com/ambit-mesh/ambit/internal/hbone"
 )
 
-// sides runs a test from both ends of a stream.
+// sides runs a test from both ends of a stream, that should be over soon.
 func sides(f func(t *testing.T, here, there hbone.Stream)) func(*testing.T, Transport) {
+	return eachSide(func(t *testing.T, here, there hbone.Stream) {
+		do(t, t.Name(), func() { f(t, here, there) })
+	})
+}
+
+// eachSide is sides of a test that sees to its end itself.
+func eachSide(f func(t *testing.T, here, there hbone.Stream)) func(*testing.T, Transport) {
 	return func(t *testing.T, tr Transport) {
 		for _, name := range []string{"client", "server"} {
 			t.Run(name, func(t *testing.T) {
@@ -20,7 +27,7 @@ func sides(f func(t *testing.T, here, there hbone.Stream)) func(*testing.T, Tran
 				if name == "server" {
 					here, there = there, here
 				}
-				do(t, name, func() { f(t, here, there) })
+				f(t, here, there)
 				until(t, "streams are gone", func() bool { return r.tunnel.Streams() == 0 })
 			})
 		}

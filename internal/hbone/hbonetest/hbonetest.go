@@ -145,12 +145,25 @@ func within(t testing.TB) context.Context {
 // do fails the test if f does not return.
 func do(t *testing.T, what string, f func()) {
 	t.Helper()
+	doWhile(t, what, func() int64 { return 0 }, f)
+}
+
+// doWhile fails the test if f neither returns nor moves anything.
+func doWhile(t *testing.T, what string, moved func() int64, f func()) {
+	t.Helper()
 	done := make(chan struct{})
 	go func() { defer close(done); f() }()
-	select {
-	case <-done:
-	case <-time.After(Patience):
-		t.Fatalf("%s: not done after %v", what, Patience)
+	for last := moved(); ; {
+		select {
+		case <-done:
+			return
+		case <-time.After(Patience):
+		}
+		now := moved()
+		if now == last {
+			t.Fatalf("%s: nothing moves for %v", what, Patience)
+		}
+		last = now
 	}
 }
 

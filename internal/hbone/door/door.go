@@ -1,4 +1,7 @@
-package h2
+// Package Door bounds what one address may have of a server of tunnels, and
+// counts and logs who is turned away or cut off for it. It refuses to know a
+// transport: hbone/h2 and hbone/h3 ask it.
+package door
 
 import (
 	"net/netip"
@@ -10,11 +13,11 @@ import (
 // those that have been quiet are forgotten.
 const maxIdleVisitors = 4096
 
-// door bounds what one address may have of a server: handshakes at once, tunnels,
+// Door bounds what one address may have of a server: handshakes at once, tunnels,
 // and connections per second. An honest peer makes a handful and keeps them, and
 // has each carry a hundred streams. Who asks for more is turned away at once, at
 // the price of an accept, so that others find a place.
-type door struct {
+type Door struct {
 	handshakes, tunnels int // of one address
 	rate                float64
 
@@ -26,32 +29,34 @@ type door struct {
 // visitor is one address.
 type visitor struct {
 	handshakes, tunnels int // tunnels includes the handshakes
-	rate                meter
+	rate                Meter
 }
 
-func newDoor(c ServerConfig) *door {
-	return &door{handshakes: c.PeerHandshakes, tunnels: c.PeerTunnels, rate: float64(c.PeerRate), visitors: map[netip.Addr]*visitor{}}
+// New bounds the handshakes at once, the tunnels, those in their handshake
+// included, and the connections per second of one address.
+func New(handshakes, tunnels, rate int) *Door {
+	return &Door{handshakes: handshakes, tunnels: tunnels, rate: float64(rate), visitors: map[netip.Addr]*visitor{}}
 }
 
-// enter lets a connection in, or says why not. What it lets in leaves by settled
-// and left.
-func (d *door) enter(from netip.Addr, now time.Time) Abuse {
+// Enter lets a connection in, or says why not. What it lets in leaves by Settled
+// and Left.
+func (d *Door) Enter(from netip.Addr, now time.Time) Abuse {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := d.visitors[from]
 	if v == nil {
 		d.tidyLocked(now)
-		v = &visitor{rate: newMeter(2*d.rate, d.rate)}
+		v = &visitor{rate: NewMeter(2*d.rate, d.rate)}
 		d.visitors[from] = v
 	}
 	v.rate.refill(now)
 	switch {
 	case v.rate.tokens < 1:
-		return AbuseRate
+		return Rate
 	case v.handshakes >= d.handshakes:
-		return AbuseHandshakes
+		return Handshakes
 	case v.tunnels >= d.tunnels:
-		return AbuseConnections
+		return Connections
 	}
 	v.rate.tokens--
 	v.handshakes++
@@ -60,30 +65,40 @@ func (d *door) enter(from netip.Addr, now time.Time) Abuse {
 	return ""
 }
 
-// settled notes the end of a handshake, whatever came of it.
-func (d *door) settled(from netip.Addr) {
+// Settled notes the end of a handshake, whatever came of it.
+func (d *Door) Settled(from netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.visitors[from].handshakes--
 	d.pending--
 }
 
-// left notes the end of a connection.
-func (d *door) left(from netip.Addr) {
+// Left notes the end of a connection.
+func (d *Door) Left(from netip.Addr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.visitors[from].tunnels--
 }
 
-// waiting is how many handshakes go on.
-func (d *door) waiting() int {
+// Waiting is how many handshakes go on.
+func (d *Door) Waiting() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.pending
 }
 
+// Of is how many handshakes of one address go on.
+func (d *Door) Of(from netip.Addr) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if v := d.visitors[from]; v != nil {
+		return v.handshakes
+	}
+	return 0
+}
+
 // tidyLocked forgets addresses that have nothing here and ask for nothing.
-func (d *door) tidyLocked(now time.Time) {
+func (d *Door) tidyLocked(now time.Time) {
 	if len(d.visitors) < maxIdleVisitors {
 		return
 	}

@@ -1,0 +1,143 @@
+package h3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/quic-go/quic-go"
+	"github.com/quic-go/quic-go/http3"
+
+	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/head"
+)
+
+// The client's end of streams.
+
+// Open implements hbone.Tunnel.
+func (t *tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone.Response, error) {
+	var none hbone.Response
+	if r.Authority == "" {
+		return nil, none, errors.New("opening stream: no authority")
+	}
+	pseudo := []head.Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: r.Authority}}
+	if err := head.Check(pseudo, r.Header, t.headersTaken()); err != nil {
+		return nil, none, fmt.Errorf("opening stream to %s: %w", r.Authority, err)
+	}
+	s, err := t.begin()
+	if err != nil {
+		return nil, none, fmt.Errorf("opening stream to %s: %w", r.Authority, err)
+	}
+	stop := context.AfterFunc(ctx, func() { s.abort(http3.ErrCodeRequestCanceled, hbone.ErrClosed) })
+	resp, err := s.ask(encode(pseudo, r.Header))
+	if !stop() && err != nil {
+		return nil, none, fmt.Errorf("waiting for the answer of %s: %w", t.peer.Remote, ctx.Err())
+	}
+	switch {
+	case err != nil:
+		s.abort(http3.ErrCodeRequestCanceled, hbone.ErrClosed)
+		return nil, none, fmt.Errorf("waiting for the answer of %s: %w", t.peer.Remote, err)
+	case resp.Status != hbone.StatusOK:
+		s.abort(http3.ErrCodeRequestCanceled, hbone.ErrClosed)
+		return nil, resp, &hbone.StatusError{Response: resp}
+	}
+	return s, resp, nil
+}
+
+func (t *tunnel) headersTaken() uint32 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.peerHeaders
+}
+
+// begin opens and registers a stream of which the peer knows nothing yet.
+func (t *tunnel) begin() (*stream, error) {
+	if err := t.place(); err != nil {
+		return nil, err
+	}
+	q, err := t.conn.OpenStream()
+	if err != nil {
+		t.mu.Lock()
+		t.opening--
+		t.mu.Unlock()
+		t.leave()
+		if _, full := errors.AsType[quic.StreamLimitReachedError](err); full {
+			return nil, fmt.Errorf("%w: the peer takes no more streams now", hbone.ErrDraining)
+		}
+		return nil, fmt.Errorf("%w: %w", hbone.ErrDraining, err)
+	}
+	s := newStream(t, q)
+	t.mu.Lock()
+	t.opening--
+	gone := t.err
+	if gone == nil {
+		t.streams[q.StreamID()] = s
+	}
+	t.mu.Unlock()
+	if gone != nil {
+		return nil, fmt.Errorf("%w: %w", hbone.ErrDraining, gone)
+	}
+	s.watch()
+	return s, nil
+}
+
+// place takes a place among the streams.
+func (t *tunnel) place() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch n := len(t.streams) + t.opening; {
+	case t.err != nil:
+		return fmt.Errorf("%w: %w", hbone.ErrDraining, t.err)
+	case t.isDone:
+		return hbone.ErrDraining
+	case n >= t.capacity:
+		return fmt.Errorf("%w: %d streams are open", hbone.ErrDraining, n)
+	}
+	t.opening++
+	return nil
+}
+
+// ask sends the request and reads the answer, past interim ones.
+func (s *stream) ask(request []byte) (hbone.Response, error) {
+	var none hbone.Response
+	if _, err := s.writeHead(request); err != nil {
+		return none, err
+	}
+	s.rmu.Lock()
+	defer s.rmu.Unlock()
+	for range maxInterim {
+		b, err := s.readHead()
+		if err != nil {
+			return none, s.headError(err)
+		}
+		r, final, err := b.Response()
+		if err != nil {
+			return none, err
+		}
+		if final {
+			return r, nil
+		}
+	}
+	return none, errors.New("too many interim answers")
+}
+
+// maxInterim is how many answers may come before the answer.
+const maxInterim = 5
+
+// headError is what a failed read of a head means.
+func (s *stream) headError(err error) error {
+	if _, ok := errors.AsType[*connError](err); ok {
+		s.t.fail(err)
+		return lost(err)
+	}
+	if errors.Is(err, errNoHead) || errors.Is(err, errTruncated) {
+		return fmt.Errorf("%w: %w", hbone.ErrReset, err)
+	}
+	return s.userError(err)
+}
+
+func (s *stream) writeHead(b []byte) (int, error) {
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
+	return s.writeLocked(b)
+}
