@@ -61,7 +61,7 @@ func (t *tunnel) begin() (*stream, error) {
 		t.opening--
 		t.mu.Unlock()
 		t.leave()
-		if _, full := errors.AsType[quic.StreamLimitReachedError](err); full {
+		if _, full := errors.AsType[*quic.StreamLimitReachedError](err); full {
 			return nil, fmt.Errorf("%w: the peer takes no more streams now", hbone.ErrDraining)
 		}
 		return nil, fmt.Errorf("%w: %w", hbone.ErrDraining, err)

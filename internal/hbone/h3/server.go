@@ -215,7 +215,7 @@ func (s *server) attend(t *tunnel) {
 		}
 		s.mu.Unlock()
 	}
-	t.hangUp(hbone.ErrClosed) // or waits for who does
+	t.hangUp()
 	t.work.Wait()
 	t.serving.Wait()
 	t.cancel()

@@ -186,7 +186,7 @@ func (s *stream) Close() error {
 	if !whole {
 		return s.Reset()
 	}
-	s.stopReading(http3.ErrCodeNoError)
+	s.letGo(http3.ErrCodeNoError)
 	return nil
 }
 
@@ -206,13 +206,20 @@ func (s *stream) abort(code http3.ErrCode, err error) {
 	t.mu.Unlock()
 	if tell {
 		s.q.SetReliableBoundary()
-		s.stopReading(code)
-		if s.q.Context().Err() == nil {
-			s.q.CancelWrite(quic.StreamErrorCode(code))
-		}
+		s.letGo(code)
 	}
 	s.cancel()
 	t.ended(s, true, true)
+}
+
+// letGo has quic-go forget the stream. What the peer wants no more of counts for
+// it as one of our streams until we say so too; an end that we have said must
+// still arrive.
+func (s *stream) letGo(code http3.ErrCode) {
+	s.stopReading(code)
+	if !errors.Is(context.Cause(s.q.Context()), quic.ErrStreamClosed) {
+		s.q.CancelWrite(quic.StreamErrorCode(code))
+	}
 }
 
 // stopReading gives up what has arrived and what would.

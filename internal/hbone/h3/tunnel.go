@@ -113,14 +113,14 @@ func (t *tunnel) fail(err error) {
 	if errors.Is(err, hbone.ErrClosed) {
 		t.cancel() // cut also what only delivers what it has
 	}
-	t.hangUp(err)
+	t.hangUp()
 	t.tell(err)
 }
 
-// hangUp closes the connection, and a client's socket.
-func (t *tunnel) hangUp(err error) {
+// hangUp closes the connection, and a client's socket, or waits for who does.
+func (t *tunnel) hangUp() {
 	t.closing.Do(func() {
-		reason := ""
+		reason, err := "", t.reason()
 		if ce, ok := errors.AsType[*connError](err); ok {
 			reason = ce.reason
 		}
@@ -230,7 +230,7 @@ func (t *tunnel) Capacity() int {
 // Close implements hbone.Tunnel. It waits for the tunnel's own goroutines.
 func (t *tunnel) Close() error {
 	t.fail(hbone.ErrClosed)
-	t.hangUp(hbone.ErrClosed) // or waits for who does
+	t.hangUp()
 	t.work.Wait()
 	return nil
 }

@@ -141,6 +141,21 @@ var endTests = []test{
 			t.Errorf("ReadFrom: %v, want ErrReset", err)
 		}
 	})},
+	{"streams that were reset at either end make room for others", func(t *testing.T, tr Transport) {
+		h, next := handing(t)
+		r := newRig(t, tr, h)
+		for i := range 6 * r.tunnel.Capacity() {
+			s := r.open()
+			there := next()
+			if i%2 == 0 {
+				s, there = there, s
+			}
+			s.Reset()
+			wantReset(t, there)
+			there.Close()
+			until(t, "the stream is gone", func() bool { return r.tunnel.Streams() == 0 })
+		}
+	}},
 	{"the end of a stream that ended well is no reset", sides(func(t *testing.T, here, there hbone.Stream) {
 		w, ok := there.(hbone.ResetWaiter)
 		if !ok {
