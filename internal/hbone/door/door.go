@@ -1,4 +1,4 @@
-// Package Door bounds what one address may have of a server of tunnels, and
+// Package door bounds what one address may have of a server of tunnels, and
 // counts and logs who is turned away or cut off for it. It refuses to know a
 // transport: hbone/h2 and hbone/h3 ask it.
 package door
