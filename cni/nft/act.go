@@ -50,6 +50,27 @@ func SetZone(zone uint16) []expr.Any {
 	}
 }
 
+// Untrack keeps the packet out of connection tracking; before that, at the
+// priority raw.
+func Untrack() []expr.Any { return []expr.Any{&expr.Notrack{}} }
+
+// Proxy gives the packet, as it is, to the transparent socket bound to an
+// address of this host, or to the connected one that its addresses name; without
+// either it does not match. Put UDP before it.
+func Proxy(to netip.AddrPort) []expr.Any {
+	family := byte(unix.NFPROTO_IPV4)
+	if to.Addr().Is6() {
+		family = unix.NFPROTO_IPV6
+	}
+	return append(Family(to.Addr().Is6()),
+		&expr.Immediate{Register: reg, Data: to.Addr().AsSlice()},
+		&expr.Immediate{Register: portReg, Data: binary.BigEndian.AppendUint16(nil, to.Port())},
+		&expr.TProxy{Family: family, RegAddr: reg, RegPort: portReg})
+}
+
+// portReg is a register that an address in reg leaves free.
+const portReg = unix.NFT_REG_2
+
 // Accept ends the chain's work on the packet.
 func Accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
 

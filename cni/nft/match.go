@@ -130,13 +130,45 @@ func Translated() []expr.Any { return status(translated, expr.CmpOpNeq) }
 
 // There matches packets that go the way in which their connection was opened,
 // and none of their answers.
-func There() []expr.Any {
-	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{0})}
+func There() []expr.Any { return direction(0) }
+
+// Back matches the answers.
+func Back() []expr.Any { return direction(1) }
+
+func direction(d byte) []expr.Any {
+	return []expr.Any{&expr.Ct{Key: expr.CtKeyDIRECTION, Register: reg}, equal([]byte{d})}
 }
 
 func status(bit uint32, op expr.CmpOp) []expr.Any {
 	return []expr.Any{&expr.Ct{Key: expr.CtKeySTATUS, Register: reg}, masked(bit, 0),
 		&expr.Cmp{Op: op, Register: reg, Data: binaryutil.NativeEndian.PutUint32(0)}}
+}
+
+// SocketMark matches packets that a local socket of mark m is to get: the one
+// that they were given by Proxy, or else the one bound to their destination.
+func SocketMark(m uint32) []expr.Any {
+	return mark(&expr.Socket{Key: expr.SocketKeyMark, Register: reg}, m, expr.CmpOpEq)
+}
+
+// ToLocal matches packets to an address that an interface has, ToUnicast those
+// to one host elsewhere: neither what is sent to many.
+func ToLocal() []expr.Any { return destination(unix.RTN_LOCAL) }
+
+// ToUnicast is ToLocal's other side.
+func ToUnicast() []expr.Any { return destination(unix.RTN_UNICAST) }
+
+func destination(kind uint32) []expr.Any {
+	return []expr.Any{&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagDADDR: true}, equal(binaryutil.NativeEndian.PutUint32(kind))}
+}
+
+// PortUnreachable matches the ICMP messages of one IP family by which the kernel
+// says that nobody has a port.
+func PortUnreachable(v6 bool) []expr.Any {
+	protocol, kind := byte(unix.IPPROTO_ICMP), []byte{3, 3} // type and code, RFC 792
+	if v6 {
+		protocol, kind = unix.IPPROTO_ICMPV6, []byte{1, 4} // RFC 4443
+	}
+	return []expr.Any{load(expr.MetaKeyL4PROTO), equal([]byte{protocol}), payload(expr.PayloadBaseTransportHeader, 0, 2), equal(kind)}
 }
 
 // UID matches packets of local sockets that uid made.

@@ -13,10 +13,13 @@ import (
 // Apply gives the namespace exactly the rules of s. The way back for replies
 // is laid before anything is captured.
 func Apply(ns *linux.NetNS, s Spec) error {
-	if err := applyRoutes(ns); err != nil {
+	if err := applyRoutes(ns, s); err != nil {
 		return err
 	}
-	return nft.Apply(ns, s.Table(), s.Guard())
+	if err := nft.Apply(ns, s.Table(), s.Guard()); err != nil || s.datagrams() {
+		return err
+	}
+	return removeMarks(ns, datagrams)
 }
 
 // Check says in words how the namespace differs from s; nothing if it does not.
@@ -29,7 +32,7 @@ func Check(ns *linux.NetNS, s Spec) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	routes, err := checkRoutes(ns)
+	routes, err := checkRoutes(ns, s)
 	if err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package rules_test
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ambit-mesh/ambit/cni/netnstest"
+	"github.com/ambit-mesh/ambit/cni/nft"
 	"github.com/ambit-mesh/ambit/cni/rules"
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
@@ -110,11 +112,13 @@ func ruleDamages(t *testing.T, ns *linux.NetNS, table string) []damage {
 					return c.DelRule(now[i])
 				}})
 			}
-			all = append(all,
-				damage{"chain " + chain.Name + " flushed", func(c *nftables.Conn, _ *nftables.Table) error {
+			if len(found) > 0 {
+				all = append(all, damage{"chain " + chain.Name + " flushed", func(c *nftables.Conn, _ *nftables.Table) error {
 					c.FlushChain(chain)
 					return nil
-				}},
+				}})
+			}
+			all = append(all,
 				damage{"chain " + chain.Name + " deleted", func(c *nftables.Conn, _ *nftables.Table) error {
 					c.FlushChain(chain)
 					c.DelChain(chain)
@@ -168,8 +172,8 @@ func otherDamages() []damage {
 			c.ReplaceRule(now[1])
 			return nil
 		}},
-		{"the return rule deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET) }},
-		{"the IPv6 return rule deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET6) }},
+		{"the return rule deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET, 0x111) }},
+		{"the IPv6 return rule deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET6, 0x111) }},
 		{"the return route deleted", func(*nftables.Conn, *nftables.Table) error { return delRoutes(unix.AF_INET) }},
 		{"the IPv6 return route deleted", func(*nftables.Conn, *nftables.Table) error { return delRoutes(unix.AF_INET6) }},
 	}
@@ -189,13 +193,31 @@ func guardDamages() []damage {
 	}
 }
 
-func delRules(family int) error {
+// datagramDamages are those of a pod that opted in to UDP alone.
+func datagramDamages() []damage {
+	return []damage{
+		{"the rule of datagrams deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET, 0x112) }},
+		{"the IPv6 rule of datagrams deleted", func(*nftables.Conn, *nftables.Table) error { return delRules(unix.AF_INET6, 0x112) }},
+		{"datagrams given to another port", func(c *nftables.Conn, table *nftables.Table) error {
+			// The library cannot read the rule that it replaces.
+			now, err := c.GetRules(table, &nftables.Chain{Name: "capture-datagrams", Table: table})
+			if err != nil {
+				return err
+			}
+			now[0].Exprs = slices.Concat(nft.In("lo"), nft.UDP(), nft.Mark(0x112), nft.Proxy(netip.MustParseAddrPort("127.0.0.1:99")), nft.Accept())
+			c.ReplaceRule(now[0])
+			return nil
+		}},
+	}
+}
+
+func delRules(family int, mark uint32) error {
 	all, err := netlink.RuleList(family)
 	if err != nil {
 		return err
 	}
 	for _, r := range all {
-		if r.Table == 100 {
+		if r.Table == 100 && r.Mark == mark {
 			r.Family = family
 			return netlink.RuleDel(&r)
 		}
@@ -212,25 +234,37 @@ func delRoutes(family int) error {
 }
 
 func TestEveryDamageIsNoticedAndMended(t *testing.T) {
-	ns := netnstest.New(t)
-	spec := rules.Spec{DNS: true}
-	apply(t, ns, spec)
-	damages := slices.Concat(ruleDamages(t, ns, rules.TableName), ruleDamages(t, ns, rules.GuardName), otherDamages(), guardDamages())
-	if len(damages) < 40 {
-		t.Fatalf("only %d kinds of damage: the rules are not being read", len(damages))
-	}
-	for _, d := range damages {
-		hurt(t, ns, d)
-		if drift := check(t, ns, spec); len(drift) == 0 {
-			t.Errorf("%s: not noticed", d.what)
-		}
-		apply(t, ns, spec)
+	for _, mode := range []struct {
+		name string
+		spec rules.Spec
+		more []damage
+		most int
+	}{
+		{"connections", rules.Spec{DNS: true}, nil, 40},
+		{"datagrams too", rules.Spec{DNS: true, UDP: true}, datagramDamages(), 60},
+		{"datagrams of a gateway", rules.Spec{UDP: true, BypassInbound: true}, datagramDamages(), 40},
+	} {
+		t.Run(mode.name, func(t *testing.T) {
+			ns := netnstest.New(t)
+			apply(t, ns, mode.spec)
+			damages := slices.Concat(ruleDamages(t, ns, rules.TableName), ruleDamages(t, ns, rules.GuardName), otherDamages(), guardDamages(), mode.more)
+			if len(damages) < mode.most {
+				t.Fatalf("only %d kinds of damage: the rules are not being read", len(damages))
+			}
+			for _, d := range damages {
+				hurt(t, ns, d)
+				if drift := check(t, ns, mode.spec); len(drift) == 0 {
+					t.Errorf("%s: not noticed", d.what)
+				}
+				apply(t, ns, mode.spec)
+			}
+		})
 	}
 }
 
 func TestOneModesRulesAreNotAnothers(t *testing.T) {
 	ns := netnstest.New(t)
-	modes := []rules.Spec{{}, {BypassInbound: true}, {DNS: true}, {Draining: true}}
+	modes := []rules.Spec{{}, {BypassInbound: true}, {DNS: true}, {UDP: true}, {BypassInbound: true, UDP: true}, {DNS: true, UDP: true}, {Draining: true}}
 	for _, is := range modes {
 		apply(t, ns, is)
 		for _, want := range modes {

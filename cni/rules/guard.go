@@ -30,11 +30,11 @@ func (s Spec) Guard() nft.Table {
 	return nft.Table{Name: GuardName, Chains: []nft.Chain{
 		{
 			Name: "guard-inbound", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookInput,
-			Priority: guardPriority, Rules: inbound,
+			Priority: guardPriority, Rules: append(inbound, s.guardDatagramsIn()...),
 		},
 		{
 			Name: "guard-outbound", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPostrouting,
-			Priority: guardPriority, Rules: outbound,
+			Priority: guardPriority, Rules: append(outbound, s.guardDatagramsOut()...),
 		},
 	}}
 }

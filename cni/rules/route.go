@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -12,11 +13,32 @@ import (
 )
 
 // The policy route: packets with the return mark are local (dataplane spec
-// 0.2).
+// 0.2), and the datagrams of programs where these are captured.
 const (
-	returnTable    = 100
-	returnPriority = 32764
+	returnTable      = 100
+	returnPriority   = 32764
+	datagramPriority = 32763
 )
+
+// marked is a policy rule for packets of one mark.
+type marked struct {
+	what     string
+	mark     uint32
+	priority int
+}
+
+var (
+	replies   = marked{"the return rule", returnMark, returnPriority}
+	datagrams = marked{"the rule of datagrams", datagramMark, datagramPriority}
+)
+
+// marks are the policy rules that the pod is to have.
+func (s Spec) marks() []marked {
+	if s.datagrams() {
+		return []marked{replies, datagrams}
+	}
+	return []marked{replies}
+}
 
 // families are the IP families that ns has; asked inside it.
 func families() []int {
@@ -43,10 +65,10 @@ func inside(ns *linux.NetNS, f func(h *netlink.Handle, family int) error) error 
 	})
 }
 
-func returnRule(family int) *netlink.Rule {
+func (m marked) rule(family int) *netlink.Rule {
 	mask := uint32(0xfff)
 	r := netlink.NewRule()
-	r.Family, r.Mark, r.Mask, r.Table, r.Priority = family, returnMark, &mask, returnTable, returnPriority
+	r.Family, r.Mark, r.Mask, r.Table, r.Priority = family, m.mark, &mask, returnTable, m.priority
 	return r
 }
 
@@ -62,7 +84,7 @@ func returnRoute(family, lo int) *netlink.Route {
 }
 
 // applyRoutes adds what checkRoutes finds missing.
-func applyRoutes(ns *linux.NetNS) error {
+func applyRoutes(ns *linux.NetNS, s Spec) error {
 	return inside(ns, func(h *netlink.Handle, family int) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
@@ -71,45 +93,71 @@ func applyRoutes(ns *linux.NetNS) error {
 		if err := h.RouteReplace(returnRoute(family, lo.Attrs().Index)); err != nil {
 			return fmt.Errorf("adding the return route: %w", err)
 		}
-		if found, err := findRule(h, family); err != nil || found {
-			return err
-		}
-		if err := h.RuleAdd(returnRule(family)); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("adding the return rule: %w", err)
+		for _, m := range s.marks() {
+			if err := m.add(h, family); err != nil {
+				return err
+			}
 		}
 		return nil
 	})
 }
 
-func checkRoutes(ns *linux.NetNS) (drift []string, err error) {
+func (m marked) add(h *netlink.Handle, family int) error {
+	if found, err := m.find(h, family); err != nil || found {
+		return err
+	}
+	if err := h.RuleAdd(m.rule(family)); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("adding %s: %w", m.what, err)
+	}
+	return nil
+}
+
+func checkRoutes(ns *linux.NetNS, s Spec) (drift []string, err error) {
 	err = inside(ns, func(h *netlink.Handle, family int) error {
 		route, err := findRoute(h, family)
-		if err != nil {
-			return err
-		}
-		rule, err := findRule(h, family)
 		if err != nil {
 			return err
 		}
 		if !route {
 			drift = append(drift, fmt.Sprintf("the return route (%s) is missing", familyName(family)))
 		}
-		if !rule {
-			drift = append(drift, fmt.Sprintf("the return rule (%s) is missing", familyName(family)))
+		for _, m := range []marked{replies, datagrams} {
+			found, err := m.find(h, family)
+			if err != nil {
+				return err
+			}
+			switch wanted := slices.Contains(s.marks(), m); {
+			case wanted && !found:
+				drift = append(drift, fmt.Sprintf("%s (%s) is missing", m.what, familyName(family)))
+			case found && !wanted:
+				drift = append(drift, fmt.Sprintf("%s (%s) does not belong there", m.what, familyName(family)))
+			}
 		}
 		return nil
 	})
 	return drift, err
 }
 
+// removeMarks removes policy rules, if they are there.
+func removeMarks(ns *linux.NetNS, all ...marked) error {
+	return inside(ns, func(h *netlink.Handle, family int) error {
+		for _, m := range all {
+			if err := h.RuleDel(m.rule(family)); err != nil && !gone(err) {
+				return fmt.Errorf("removing %s: %w", m.what, err)
+			}
+		}
+		return nil
+	})
+}
+
 func removeRoutes(ns *linux.NetNS) error {
+	if err := removeMarks(ns, replies, datagrams); err != nil {
+		return err
+	}
 	return inside(ns, func(h *netlink.Handle, family int) error {
 		lo, err := h.LinkByName("lo")
 		if err != nil {
 			return fmt.Errorf("finding lo: %w", err)
-		}
-		if err := h.RuleDel(returnRule(family)); err != nil && !gone(err) {
-			return fmt.Errorf("removing the return rule: %w", err)
 		}
 		if err := h.RouteDel(returnRoute(family, lo.Attrs().Index)); err != nil && !gone(err) {
 			return fmt.Errorf("removing the return route: %w", err)
@@ -120,14 +168,14 @@ func removeRoutes(ns *linux.NetNS) error {
 
 func gone(err error) bool { return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) }
 
-func findRule(h *netlink.Handle, family int) (bool, error) {
+func (m marked) find(h *netlink.Handle, family int) (bool, error) {
 	rules, err := h.RuleList(family)
 	if err != nil {
 		return false, fmt.Errorf("listing ip rules: %w", err)
 	}
 	for _, r := range rules {
-		if r.Mark == returnMark && r.Mask != nil && *r.Mask == 0xfff && r.Table == returnTable &&
-			r.Priority == returnPriority && r.Src == nil && r.Dst == nil && r.IifName == "" && !r.Invert {
+		if r.Mark == m.mark && r.Mask != nil && *r.Mask == 0xfff && r.Table == returnTable &&
+			r.Priority == m.priority && r.Src == nil && r.Dst == nil && r.IifName == "" && !r.Invert {
 			return true, nil
 		}
 	}

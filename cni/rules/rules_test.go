@@ -189,17 +189,19 @@ func captured(t *testing.T, ns *linux.NetNS) int {
 func TestRemoveLeavesNothing(t *testing.T) {
 	ns := netnstest.New(t)
 	before := everything(t, ns)
-	apply(t, ns, rules.Spec{})
-	if everything(t, ns) == before {
-		t.Fatal("the test does not see the rules")
-	}
-	for range 2 {
-		if err := rules.Remove(ns); err != nil {
-			t.Fatal(err)
+	for _, spec := range []rules.Spec{{}, {UDP: true}} {
+		apply(t, ns, spec)
+		if everything(t, ns) == before {
+			t.Fatal("the test does not see the rules")
 		}
-	}
-	if after := everything(t, ns); after != before {
-		t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+		for range 2 {
+			if err := rules.Remove(ns); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after := everything(t, ns); after != before {
+			t.Errorf("left behind:\n%s\nbefore:\n%s", after, before)
+		}
 	}
 }
 

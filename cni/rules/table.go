@@ -47,6 +47,11 @@ type Spec struct {
 	BypassInbound bool
 	// DNS brings the pod's DNS queries to ztunnel.
 	DNS bool
+	// UDP brings the pod's other datagrams to ztunnel, those to it and those from
+	// it, but not what is sent to many or stays inside. Of these none is older
+	// than the rules: from the first on all are captured. A pod that drains has
+	// them back at once.
+	UDP bool
 	// Draining captures nothing new and keeps what is captured alive.
 	Draining bool
 }
@@ -60,14 +65,14 @@ func (s Spec) Table() nft.Table {
 	if s.Draining {
 		outbound = nil
 	}
-	return nft.Table{Name: TableName, Chains: []nft.Chain{
+	chains := []nft.Chain{
 		{
 			Name: "track-replies", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting,
 			Priority: int32(*nftables.ChainPriorityRaw), Rules: s.replyRules(),
 		},
 		{
 			Name: "track-queries", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookOutput,
-			Priority: int32(*nftables.ChainPriorityRaw), Rules: s.queryRules(),
+			Priority: int32(*nftables.ChainPriorityRaw), Rules: append(s.answerRules(), s.queryRules()...),
 		},
 		{
 			Name: "mark-inbound", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting,
@@ -81,10 +86,10 @@ func (s Spec) Table() nft.Table {
 			// Of type route, not filter: only it routes the packet again.
 			Name: "mark-outbound", Type: nftables.ChainTypeRoute, Hook: nftables.ChainHookOutput,
 			Priority: int32(*nftables.ChainPriorityMangle),
-			Rules: []nft.Rule{{
+			Rules: append([]nft.Rule{{
 				What:  "send their replies back to ztunnel",
 				Exprs: nft.Concat(nft.ConnMark(returnMark), nft.SetMark(returnMark)),
-			}},
+			}}, s.sendRules()...),
 		},
 		// The chains of type nat stay while draining, though empty: without
 		// them the kernel would stop translating captured connections.
@@ -96,7 +101,8 @@ func (s Spec) Table() nft.Table {
 			Name: "capture-outbound", Type: nftables.ChainTypeNAT, Hook: nftables.ChainHookOutput,
 			Priority: int32(*nftables.ChainPriorityNATDest), Rules: outbound,
 		},
-	}}
+	}
+	return nft.Table{Name: TableName, Chains: append(chains, s.takeChains()...)}
 }
 
 func inboundRules() []nft.Rule {

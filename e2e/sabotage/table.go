@@ -25,6 +25,7 @@ func Table() []Sabotage {
 		pacing(),
 		abusing(),
 		trusting(),
+		datagrams(),
 	)
 }
 

@@ -15,6 +15,11 @@ import (
 // that the pod's rules do not capture it (dataplane spec 0.2).
 const Mark = 0x539
 
+// AnswerMark is that of datagrams that the mesh sends inside a pod with the
+// address of whom it answers for. It is apart from Mark, because the pod's rules
+// keep them out of connection tracking.
+const AnswerMark = 0x53a
+
 // KeepAlive is the keepalive of captured connections (dataplane spec 0.3).
 var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 180 * time.Second, Interval: 180 * time.Second, Count: 9}
 

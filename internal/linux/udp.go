@@ -2,6 +2,7 @@ package linux
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -13,7 +14,10 @@ import (
 // ListenUDP receives datagrams inside ns, or here if ns is nil. Of the options
 // Mark and ReusePort count.
 func ListenUDP(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOptions) (*net.UDPConn, error) {
-	var options []option
+	return listenUDP(ctx, ns, at, o)
+}
+
+func listenUDP(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOptions, options ...option) (*net.UDPConn, error) {
 	if at.Addr().Is6() {
 		options = append(options, intOption("IPV6_V6ONLY", unix.SOL_IPV6, unix.IPV6_V6ONLY, 1))
 	}
@@ -32,15 +36,34 @@ func ListenUDP(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOption
 }
 
 // DialUDP makes a socket inside ns, or here if ns is nil, that exchanges
-// datagrams with one address. Of the options Mark counts.
+// datagrams with one address. Of the options Mark and Source count.
 func DialUDP(ctx context.Context, ns *NetNS, to netip.AddrPort, o DialOptions) (*net.UDPConn, error) {
 	to = canonical(to)
-	var d net.Dialer
-	if ns != nil || o.Mark != 0 {
-		var options []option
-		if o.Mark != 0 {
-			options = append(options, markOption(o.Mark))
+	var options []option
+	if o.Mark != 0 {
+		options = append(options, markOption(o.Mark))
+	}
+	source := o.Source.Unmap()
+	if !source.IsValid() || source == to.Addr() {
+		return dialUDP(ctx, ns, nil, to, options)
+	}
+	options = append(options, transparent, freebind)
+	for range spoofedTries {
+		c, err := dialUDP(ctx, ns, &net.UDPAddr{IP: source.AsSlice(), Port: spoofedPort()}, to, options)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return c, err
 		}
+	}
+	return dialUDP(ctx, ns, &net.UDPAddr{IP: source.AsSlice()}, to, options)
+}
+
+// dialUDP makes one; from is nil if the kernel chooses.
+func dialUDP(ctx context.Context, ns *NetNS, from *net.UDPAddr, to netip.AddrPort, options []option) (*net.UDPConn, error) {
+	var d net.Dialer
+	if from != nil {
+		d.LocalAddr = from
+	}
+	if ns != nil || len(options) > 0 {
 		d.Control = overUDP.swapIn(ns, family(to.Addr()), options)
 	}
 	c, err := d.DialContext(ctx, overUDP.network(to.Addr()), to.String())
