@@ -242,9 +242,9 @@ func TestEveryDamageIsNoticedAndMended(t *testing.T) {
 	}{
 		{"connections", rules.Spec{DNS: true}, nil, 40},
 		{"datagrams too", rules.Spec{DNS: true, UDP: true}, datagramDamages(), 60},
-		{"datagrams of a gateway", rules.Spec{UDP: true, BypassInbound: true}, datagramDamages(), 40},
 	} {
 		t.Run(mode.name, func(t *testing.T) {
+			t.Parallel()
 			ns := netnstest.New(t)
 			apply(t, ns, mode.spec)
 			damages := slices.Concat(ruleDamages(t, ns, rules.TableName), ruleDamages(t, ns, rules.GuardName), otherDamages(), guardDamages(), mode.more)

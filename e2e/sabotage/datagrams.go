@@ -67,5 +67,35 @@ func datagrams() []Sabotage {
 			Tests: []Test{{"cni/rules", "TestNobodyOutsideIsToldWhatReachedNoProgram"}},
 			Root:  true,
 		},
+		{
+			Name:  "a flow never ends",
+			File:  "ztunnel/datagrams/live.go",
+			Old:   "; left > 0 {\n",
+			New:   "; left > 0 || true {\n		left = max(left, time.Second)\n",
+			Tests: []Test{{"ztunnel/datagrams", "TestAFlowEndsWhenNobodySends"}, {"ztunnel/datagrams", "TestAFlowWhoseCarrierHangsEnds"}},
+		},
+		{
+			Name:  "a flow has as much in memory as its program sends",
+			File:  "ztunnel/datagrams/live.go",
+			Old:   "	case l.table.waiting.Load()+size > int64(l.table.Waiting):\n",
+			New:   "	case false:\n",
+			Tests: []Test{{"ztunnel/datagrams", "TestADatagramThatCannotBeCarriedIsCounted"}},
+		},
+		{
+			Name:  "each datagram is a flow of its own",
+			File:  "ztunnel/datagrams/table.go",
+			Old:   "	case l != nil:\n",
+			New:   "	case l != nil && len(l.queue) > 0:\n",
+			Tests: []Test{{"ztunnel/datagrams", "TestWhatGoesFromOneAddressToAnotherIsAFlow"}, {"e2e/inpod", "TestFlowsAreKeptApart"}},
+			Root:  true,
+		},
+		{
+			Name:  "a flow ends when nobody listens where it leads",
+			File:  "ztunnel/datagrams/direct.go",
+			Old:   "	if errors.Is(err, net.ErrClosed) {\n",
+			New:   "	if err != nil || errors.Is(err, net.ErrClosed) {\n",
+			Tests: []Test{{"e2e/inpod", "TestWhereNobodyListensDatagramsVanish"}},
+			Root:  true,
+		},
 	}
 }

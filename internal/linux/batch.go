@@ -51,15 +51,20 @@ func (b *batch) receive(fd uintptr) (int, error) {
 		b.headers[i].SetControllen(int(unsafe.Sizeof(b.controls[i])))
 		b.controls[i] = control{}
 	}
-	n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers)), batchSize, unix.MSG_DONTWAIT, 0, 0)
-	if e != 0 {
-		return 0, e
+	for {
+		n, _, e := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.headers)), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, e
+		}
 	}
-	return int(n), nil
 }
 
-// datagram is the i-th that was received; its destination is not valid if the
-// kernel does not tell it.
+// datagram is the i-th that was received; its destination is valid if the kernel
+// tells it.
 func (b *batch) datagram(i int) Datagram {
 	d := Datagram{Payload: b.payloads[i][:b.headers[i].length], Source: addrPort(&b.sources[i])}
 	c := &b.controls[i]

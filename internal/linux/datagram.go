@@ -20,9 +20,8 @@ type Datagram struct {
 	Source, Destination netip.AddrPort
 }
 
-// DatagramListener receives what a rule (tproxy) gives to its socket, and tells
-// where each was going.
-type DatagramListener struct {
+// DatagramSocket receives datagrams, as many at once as are there.
+type DatagramSocket struct {
 	conn *net.UDPConn
 	raw  syscall.RawConn
 }
@@ -31,11 +30,22 @@ type DatagramListener struct {
 // hundred datagrams, where the usual buffer has room for less than a hundred.
 const datagramBuffer = 1 << 20
 
-// ListenDatagrams listens inside ns, or here if ns is nil. Of the options Mark
-// and ReusePort count.
-func ListenDatagrams(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOptions) (*DatagramListener, error) {
-	c, err := listenUDP(ctx, ns, at, o, transparent, originalDatagramDst,
-		intOption("SO_RCVBUFFORCE", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, datagramBuffer))
+var wideBuffer = intOption("SO_RCVBUFFORCE", unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, datagramBuffer)
+
+// ListenDatagrams receives, inside ns or here if ns is nil, what a rule (tproxy)
+// gives to the socket at that address, and tells where it was going. Of the
+// options Mark and ReusePort count.
+func ListenDatagrams(ctx context.Context, ns *NetNS, at netip.AddrPort, o ListenOptions) (*DatagramSocket, error) {
+	return datagramSocket(listenUDP(ctx, ns, at, o, transparent, originalDatagramDst, wideBuffer))
+}
+
+// DialDatagrams is DialUDP with a socket that receives as ListenDatagrams' does,
+// and is told no destination but its own address.
+func DialDatagrams(ctx context.Context, ns *NetNS, to netip.AddrPort, o DialOptions) (*DatagramSocket, error) {
+	return datagramSocket(DialUDP(ctx, ns, to, o))
+}
+
+func datagramSocket(c *net.UDPConn, err error) (*DatagramSocket, error) {
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +53,7 @@ func ListenDatagrams(ctx context.Context, ns *NetNS, at netip.AddrPort, o Listen
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	return &DatagramListener{c, raw}, nil
+	return &DatagramSocket{c, raw}, nil
 }
 
 // originalDatagramDst has each datagram tell its destination.
@@ -58,14 +68,14 @@ func originalDatagramDst(fd, family int) error {
 // Receive waits for datagrams and gives those that are there to take, one after
 // another, but not what they hold for longer than the call. While it waits it
 // holds no memory for them.
-func (l *DatagramListener) Receive(take func(Datagram)) error {
+func (s *DatagramSocket) Receive(take func(Datagram)) error {
 	var b *batch
 	var n int
 	var failed error
-	err := l.raw.Read(func(fd uintptr) bool {
+	err := s.raw.Read(func(fd uintptr) bool {
 		b = batches.Get().(*batch)
 		n, failed = b.receive(fd)
-		if failed == unix.EAGAIN || failed == unix.EINTR {
+		if failed == unix.EAGAIN {
 			batches.Put(b)
 			return false
 		}
@@ -84,13 +94,23 @@ func (l *DatagramListener) Receive(take func(Datagram)) error {
 	return nil
 }
 
+// Send sends a datagram to whom the socket was dialled. What the network said of
+// an earlier one is told once, instead of sending: so it is tried again.
+func (s *DatagramSocket) Send(payload []byte) error {
+	_, err := s.conn.Write(payload)
+	if err != nil && !errors.Is(err, net.ErrClosed) {
+		_, err = s.conn.Write(payload)
+	}
+	return err
+}
+
 // Lost is how many the kernel has thrown away because they were not received in
 // time. SO_RXQ_OVFL tells the same number, but only with the next datagram.
-func (l *DatagramListener) Lost() (uint32, error) {
+func (s *DatagramSocket) Lost() (uint32, error) {
 	const drops = 8 // SK_MEMINFO_DROPS
 	var info [drops + 1]uint32
 	var failed error
-	if err := l.raw.Control(func(fd uintptr) {
+	if err := s.raw.Control(func(fd uintptr) {
 		failed = getsockopt(int(fd), unix.SOL_SOCKET, unix.SO_MEMINFO, unsafe.Pointer(&info), unsafe.Sizeof(info))
 	}); err != nil {
 		return 0, fmt.Errorf("counting lost datagrams: %w", err)
@@ -99,8 +119,8 @@ func (l *DatagramListener) Lost() (uint32, error) {
 }
 
 // Close ends Receive. It may be called twice.
-func (l *DatagramListener) Close() error {
-	if err := l.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+func (s *DatagramSocket) Close() error {
+	if err := s.conn.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
 		return err
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 
 // elsewhere is a namespace in which everything is sent to two hosts that do not
 // exist, and given to a listener; the program of the pod has their port, too.
-func elsewhere(t *testing.T) (ns *linux.NetNS, listeners map[netip.AddrPort]*linux.DatagramListener) {
+func elsewhere(t *testing.T) (ns *linux.NetNS, listeners map[netip.AddrPort]*linux.DatagramSocket) {
 	t.Helper()
 	ns = linuxtest.NewNetNS(t)
 	linuxtest.Run(t, ns, "ip", "route", "add", "local", "10.9.8.7/32", "dev", "lo")
@@ -27,7 +27,7 @@ table inet t {
     ip6 daddr fd00::987 udp dport 80 tproxy ip6 to [::1]:15001
   }
 }`)
-	listeners = map[netip.AddrPort]*linux.DatagramListener{}
+	listeners = map[netip.AddrPort]*linux.DatagramSocket{}
 	for to, at := range map[string]string{"10.9.8.7:80": "127.0.0.1:15001", "[fd00::987]:80": "[::1]:15001"} {
 		l, err := linux.ListenDatagrams(t.Context(), ns, netip.MustParseAddrPort(at), linux.ListenOptions{Mark: linux.Mark})
 		if err != nil {
