@@ -95,13 +95,18 @@ func serveUntilEnd(t *testing.T, c interface{ Close() error }, one func() error)
 // "by 15001 " or so before what comes back.
 func carry(t *testing.T, ns *linux.NetNS) {
 	t.Helper()
+	carryAt(t, ns, loopback4, loopback6)
+}
+
+func carryAt(t *testing.T, ns *linux.NetNS, loopbacks ...netip.Addr) {
+	t.Helper()
 	answers, err := linux.NewAnswers(t.Context(), ns)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { answers.Close() })
 	for _, port := range []uint16{15001, 15006} {
-		for _, lo := range []netip.Addr{loopback4, loopback6} {
+		for _, lo := range loopbacks {
 			l, err := linux.ListenDatagrams(t.Context(), ns, at(lo, port), linux.ListenOptions{Mark: linux.Mark})
 			if err != nil {
 				t.Fatal(err)

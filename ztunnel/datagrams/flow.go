@@ -39,7 +39,7 @@ type Drop int
 
 // The reasons.
 const (
-	// TooManyFlows: the pod has as many as it may.
+	// TooManyFlows: the pod has as many as it may, and they are answered.
 	TooManyFlows Drop = iota
 	// QueueFull: the flow is not carried as fast as its program sends.
 	QueueFull
@@ -72,6 +72,8 @@ type Count struct{ Datagrams, Bytes uint64 }
 var (
 	// ErrIdle is the common end.
 	ErrIdle = errors.New("nobody sent anything for a while")
+	// ErrCrowded is the end of one that was not answered, when there are too many.
+	ErrCrowded = errors.New("another flow needed its place")
 	// ErrDrained is the end of the pod's membership.
 	ErrDrained = errors.New("the pod is let go of")
 )

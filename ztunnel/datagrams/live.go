@@ -11,7 +11,7 @@ type live struct {
 	table   *Table
 	flow    Flow
 	started time.Time
-	queue   chan []byte
+	queue   queue
 	ctx     context.Context // ends with the flow, and with why
 	cancel  context.CancelCauseFunc
 	idle    *time.Timer
@@ -25,7 +25,7 @@ type live struct {
 }
 
 func (t *Table) newLive(f Flow) *live {
-	l := &live{table: t, flow: f, started: time.Now(), queue: make(chan []byte, t.Queue)}
+	l := &live{table: t, flow: f, started: time.Now(), queue: newQueue()}
 	l.ctx, l.cancel = context.WithCancelCause(t.cut)
 	l.idle = time.AfterFunc(t.Unreplied, l.endIfIdle)
 	return l
@@ -42,13 +42,12 @@ func (l *live) queueLocked(payload []byte) {
 		l.drop(MemoryFull)
 		return
 	}
-	if len(l.queue) == 0 {
-		l.touch() // whatever waits is carried before the flow can be idle
+	if l.queue.len() == 0 {
+		l.touch() // what waits is carried before the flow can be idle
 	}
-	select {
-	case l.queue <- append([]byte(nil), payload...):
-		l.table.waiting.Add(size)
-	default:
+	l.table.waiting.Add(size)
+	if !l.queue.put(append([]byte(nil), payload...), l.table.Queue) {
+		l.table.waiting.Add(-size)
 		l.drop(QueueFull)
 	}
 }
@@ -102,20 +101,29 @@ func (l *live) carry(conn Conn) {
 }
 
 func (l *live) send(conn Conn) {
-	for {
-		select {
-		case payload := <-l.queue:
-			l.table.waiting.Add(-int64(len(payload)))
-			if err := conn.Send(payload); err != nil {
-				l.drop(NotSent)
-				continue
+	for l.ctx.Err() == nil {
+		payload, ok := l.next()
+		if !ok {
+			select {
+			case <-l.queue.arrived:
+			case <-l.ctx.Done():
 			}
-			l.sent.add(payload)
-			l.touch()
-		case <-l.ctx.Done():
-			return
+			continue
 		}
+		if err := conn.Send(payload); err != nil {
+			l.drop(NotSent)
+			continue
+		}
+		l.sent.add(payload)
+		l.touch()
 	}
+}
+
+// next takes what waits first.
+func (l *live) next() ([]byte, bool) {
+	payload, ok := l.queue.next()
+	l.table.waiting.Add(-int64(len(payload)))
+	return payload, ok
 }
 
 func (l *live) receive(conn Conn) {
@@ -138,6 +146,9 @@ func (l *live) answer(payload []byte) {
 
 func (l *live) touch() { l.last.Store(int64(time.Since(l.started))) }
 
+// silent is for how long nothing has been carried.
+func (l *live) silent() time.Duration { return time.Since(l.started) - time.Duration(l.last.Load()) }
+
 // endIfIdle ends the flow if it has been idle for long enough, or looks again
 // when it may have been.
 func (l *live) endIfIdle() {
@@ -147,7 +158,7 @@ func (l *live) endIfIdle() {
 	if l.replied.Load() {
 		limit = l.table.Replied
 	}
-	if left := limit - (time.Since(l.started) - time.Duration(l.last.Load())); left > 0 {
+	if left := limit - l.silent(); left > 0 {
 		l.idle.Reset(left)
 		return
 	}
@@ -179,14 +190,8 @@ func (l *live) end() {
 }
 
 func (l *live) dropQueue(why Drop) {
-	for {
-		select {
-		case payload := <-l.queue:
-			l.table.waiting.Add(-int64(len(payload)))
-			l.drop(why)
-		default:
-			return
-		}
+	for _, ok := l.next(); ok; _, ok = l.next() {
+		l.drop(why)
 	}
 }
 

@@ -90,13 +90,38 @@ func (t *Table) flowLocked(f Flow) (*live, Drop) {
 		return l, 0
 	case t.draining:
 		return nil, Late
-	case len(t.flows) >= t.MaxFlows:
+	case len(t.flows) >= t.MaxFlows && !t.makeRoomLocked():
 		return nil, TooManyFlows
 	}
 	l = t.newLive(f)
 	t.flows[f] = l
 	t.running.Go(l.run)
 	return l, 0
+}
+
+// sampled is how many flows are looked at when there are too many.
+const sampled = 16
+
+// makeRoomLocked ends a flow without an answer, of a few the one that has been
+// silent the longest, so that whoever sends to many that do not answer, or with
+// the addresses of many, keeps nobody out who is answered.
+func (t *Table) makeRoomLocked() bool {
+	var last *live
+	looked := 0
+	for _, l := range t.flows { // Go begins anywhere
+		if !l.replied.Load() && (last == nil || l.silent() > last.silent()) {
+			last = l
+		}
+		if looked++; looked == sampled {
+			break
+		}
+	}
+	if last == nil {
+		return false
+	}
+	last.forgetLocked()
+	last.cancel(ErrCrowded)
+	return true
 }
 
 // Flows is how many there are.

@@ -245,8 +245,35 @@ func TestAFlowWhoseCarrierHangsEnds(t *testing.T) {
 		if len(n.ended) == 0 {
 			t.Error("the flow lives on")
 		}
-		if table.waiting.Load() != int64(len("more"))*int64(len(table.flows[Flow{client, server}].queue)) {
+		if table.waiting.Load() != int64(len("more")*table.flows[Flow{client, server}].queue.len()) {
 			t.Errorf("%d bytes wait", table.waiting.Load())
+		}
+	})
+}
+
+// TestWhoIsNotAnsweredMakesRoom: somebody who sends with the addresses of many
+// keeps nobody out who is answered.
+func TestWhoIsNotAnsweredMakesRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, n := start(t, Config{MaxFlows: 10})
+		say(table, client, "one")
+		n.answer(0, "hello")
+		for i := range 1000 {
+			say(table, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 1, byte(i >> 8), byte(i)}), 7), "flood")
+		}
+		say(table, other, "let me in")
+		n.answer(len(n.conns)-1, "hello")
+		say(table, client, "two")
+		if got := n.conns[0].all(); len(got) != 2 || table.Flows() != 10 || table.Dropped() != (Drops{}) {
+			t.Errorf("%d flows, dropped %v; of the first was carried %q", table.Flows(), table.Dropped(), got)
+		}
+		for _, e := range n.ended {
+			if !errors.Is(e.Why, ErrCrowded) || e.Source == client || e.Source == other {
+				t.Errorf("ended: %+v", e)
+			}
+		}
+		if len(n.ended) != 992 {
+			t.Errorf("%d ended", len(n.ended))
 		}
 	})
 }
@@ -261,6 +288,7 @@ func TestADatagramThatCannotBeCarriedIsCounted(t *testing.T) {
 	}{
 		{"more flows than may be", Config{MaxFlows: 1}, func(_ *testing.T, table *Table, n *network) {
 			say(table, client, "one")
+			n.answer(0, "hello")
 			say(table, other, "two")
 			say(table, client, "three")
 		}, Drops{TooManyFlows: 1}},
