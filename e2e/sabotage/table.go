@@ -26,6 +26,7 @@ func Table() []Sabotage {
 		abusing(),
 		trusting(),
 		datagrams(),
+		tunnelling(),
 	)
 }
 

@@ -43,8 +43,16 @@ const (
 	HeaderDecision = "x-ambit-decision"
 )
 
+// ProtocolUDP is a CONNECT that carries datagrams (RFC 9298).
+const ProtocolUDP = "connect-udp"
+
+// MaxDatagram is the most that a datagram carries, as with UDP over IP.
+const MaxDatagram = 65527
+
 // Request is what a CONNECT asks for.
 type Request struct {
+	// Protocol is empty for bytes in order, and ProtocolUDP for datagrams.
+	Protocol string
 	// Authority is host:port; the host is an IP or a service hostname.
 	Authority string
 	// Header holds lower-case names.
@@ -96,8 +104,13 @@ var (
 	ErrReset = errors.New("hbone: stream reset by peer")
 	// ErrDraining is a tunnel that takes no new streams.
 	ErrDraining = errors.New("hbone: draining")
-	// ErrNoDatagrams is a datagram on a stream that is not CONNECT-UDP.
-	ErrNoDatagrams = errors.New("hbone: stream carries no datagrams")
+	// ErrNoDatagrams is a datagram on a stream that is not CONNECT-UDP, or such a
+	// stream on a tunnel whose peer takes none.
+	ErrNoDatagrams = errors.New("hbone: no datagrams are carried")
+	// ErrOnlyDatagrams is a byte on a stream that is CONNECT-UDP.
+	ErrOnlyDatagrams = errors.New("hbone: only datagrams are carried")
+	// ErrTooBig is a datagram longer than MaxDatagram.
+	ErrTooBig = errors.New("hbone: datagram too big")
 )
 
 // Stream is one tunnelled connection. Reads and writes may run at the same
@@ -126,8 +139,14 @@ type Stream interface {
 	// Close ends the stream: gracefully if both halves have ended, else as
 	// Reset. It may be called twice.
 	Close() error
-	// SendDatagram and ReceiveDatagram carry CONNECT-UDP payloads.
+	// SendDatagram and ReceiveDatagram carry the payloads of a CONNECT-UDP, on
+	// which Read, Write and their like are ErrOnlyDatagrams. As with UDP, one may
+	// be lost, or be overtaken by another or by the end of the stream; none is
+	// lost for its size. SendDatagram waits for the path, not for the peer.
 	SendDatagram(ctx context.Context, p []byte) error
+	// ReceiveDatagram gives io.EOF after the peer's half-close, ErrReset after its
+	// reset. What nobody receives is kept up to a bound and then dropped; see
+	// DropCounter.
 	ReceiveDatagram(ctx context.Context) ([]byte, error)
 }
 

@@ -19,3 +19,9 @@ type ResetWaiter interface {
 	// or ErrClosed once the stream has ended.
 	AwaitReset() error
 }
+
+// DropCounter is a CONNECT-UDP stream that says how many datagrams had to be
+// dropped because nobody received those before them.
+type DropCounter interface {
+	Dropped() uint64
+}

@@ -68,6 +68,9 @@ type ServerConfig struct {
 	Credentials hbone.Credentials
 	// Handler serves each CONNECT. Required.
 	Handler hbone.Handler
+	// Datagrams says that Handler serves CONNECT-UDP too. False: it is not
+	// offered, and refused before Handler hears of it.
+	Datagrams bool
 	// FirstStreamTimeout closes a tunnel on which no CONNECT came. Zero: 10 s.
 	FirstStreamTimeout time.Duration
 	// MaxTunnels bounds the connections, those in their handshake included;

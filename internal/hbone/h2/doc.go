@@ -15,6 +15,9 @@
 //     does not take (recv.go). So the reader never waits for an application, and
 //     in the common case no byte changes goroutine.
 //
+// A CONNECT-UDP (RFC 8441, RFC 9298) is capsules in DATA, which that reader decodes
+// (datagram.go).
+//
 // Buffers are held only while bytes move. Nothing here decides who may connect:
 // that is hbone.Credentials' and the handler's matter. Lock order: tunnel.wmu,
 // stream.rmu, tunnel.cmu, tunnel.mu; none is held while waiting for another

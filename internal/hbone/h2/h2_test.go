@@ -24,6 +24,7 @@ var transport = hbonetest.Transport{
 			Self:        func(context.Context) (spiffe.ID, error) { return self, nil },
 			Credentials: c,
 			Handler:     h,
+			Datagrams:   true,
 			Refused:     func(_ netip.AddrPort, err error) { refused(err) },
 		}), addrPort(l.Addr())
 	},

@@ -32,11 +32,17 @@ func (t *tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone
 
 // connect registers the stream and queues its HEADERS.
 func (t *tunnel) connect(s *stream, r hbone.Request) error {
-	if r.Authority == "" {
-		return fmt.Errorf("no authority")
+	pseudo, header, err := head.Request(r, t.peer.Remote.String())
+	if err != nil {
+		return err
 	}
-	pseudo := []head.Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: r.Authority}}
-	if err := head.Check(pseudo, r.Header, t.peerHeaderList()); err != nil {
+	if r.Protocol == hbone.ProtocolUDP {
+		if !t.takesUDP() {
+			return fmt.Errorf("%w by the peer", hbone.ErrNoDatagrams)
+		}
+		s.udp = newFlow()
+	}
+	if err := head.Check(pseudo, header, t.peerHeaderList()); err != nil {
 		return err
 	}
 	t.cmu.Lock() // streams begin in the order of their numbers
@@ -44,7 +50,7 @@ func (t *tunnel) connect(s *stream, r hbone.Request) error {
 	if err := t.register(s); err != nil {
 		return err
 	}
-	t.writeHeadersLocked(s.id, false, pseudo, r.Header)
+	t.writeHeadersLocked(s.id, false, pseudo, header)
 	return nil
 }
 
@@ -52,6 +58,12 @@ func (t *tunnel) peerHeaderList() uint32 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.peerHeaders
+}
+
+func (t *tunnel) takesUDP() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.extended
 }
 
 func (t *tunnel) register(s *stream) error {

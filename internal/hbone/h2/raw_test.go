@@ -208,6 +208,7 @@ func TestWhatIsNotAConnectIsAnswered(t *testing.T) {
 		{"GET", []string{":method", "GET", ":scheme", "https", ":authority", "a:1", ":path", "/"}, "400"},
 		{"CONNECT without authority", []string{":method", "CONNECT"}, "400"},
 		{"extended CONNECT", []string{":method", "CONNECT", ":protocol", "connect-udp", ":scheme", "https", ":authority", "a:1", ":path", "/"}, "400"},
+		{"datagrams where nobody serves them", []string{":method", "CONNECT", ":protocol", "connect-udp", ":scheme", "https", ":authority", "a:1", ":path", "/.well-known/masque/udp/10.0.0.7/53/"}, "400"},
 		{"CONNECT with a path", []string{":method", "CONNECT", ":authority", "a:1", ":scheme", "https", ":path", "/"}, ""},
 		{"no method", []string{":authority", "a:1"}, ""},
 		{"upper case in a name", []string{":method", "CONNECT", ":authority", "a:1", "Baggage", "x"}, ""},

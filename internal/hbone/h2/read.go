@@ -231,6 +231,8 @@ func (t *tunnel) setting(s http2.Setting) error {
 		t.peerMax = int(s.Val) - frameHeaderLen // so that records are full
 	case http2.SettingMaxHeaderListSize:
 		t.peerHeaders = s.Val
+	case http2.SettingEnableConnectProtocol:
+		t.extended = s.Val == 1
 	case http2.SettingMaxConcurrentStreams:
 		t.capacity = int(min(int64(s.Val), int64(t.tuning.MaxStreams)))
 	}

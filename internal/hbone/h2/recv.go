@@ -65,6 +65,10 @@ func (k *sink) write(p []byte) (n int) {
 // deliver gives one piece of DATA to the stream; only the tunnel's reader calls
 // it. It never waits.
 func (s *stream) deliver(p []byte) {
+	if s.udp != nil {
+		s.deliverCapsules(p)
+		return
+	}
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	if s.rerr != nil {
@@ -112,6 +116,9 @@ func (s *stream) endReceive(err error, drop bool) {
 	if s.rerr == nil || drop && s.rerr == errEOF {
 		s.rerr = err
 	}
+	if s.udp != nil {
+		s.udp.endLocked(s.rerr, drop)
+	}
 	s.sink = nil
 	s.window.end(s.t.tuning.StreamWindow)
 	s.rcond.Broadcast()
@@ -140,7 +147,10 @@ func (s *stream) finished() {
 
 // Read implements hbone.Stream.
 func (s *stream) Read(p []byte) (int, error) {
-	if len(p) == 0 {
+	switch {
+	case s.udp != nil:
+		return 0, hbone.ErrOnlyDatagrams
+	case len(p) == 0:
 		return 0, nil
 	}
 	s.rmu.Lock()
@@ -162,6 +172,9 @@ func (s *stream) Read(p []byte) (int, error) {
 // WriteTo implements hbone.Stream. While the queue is empty and w is a
 // hbone.Socket, the tunnel's reader writes to it directly.
 func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
+	if s.udp != nil {
+		return 0, hbone.ErrOnlyDatagrams
+	}
 	k := newSink(w)
 	if k != nil {
 		moved := k.moved

@@ -10,9 +10,16 @@ import (
 
 // Write implements hbone.Stream.
 func (s *stream) Write(p []byte) (total int, err error) {
-	if len(p) == 0 {
+	switch {
+	case s.udp != nil:
+		return 0, hbone.ErrOnlyDatagrams
+	case len(p) == 0:
 		return 0, nil
 	}
+	return s.write(p)
+}
+
+func (s *stream) write(p []byte) (int, error) {
 	if len(p) <= smallLen-frameHeaderLen {
 		b := getSmall()
 		defer smallBufs.Put(b)
@@ -80,6 +87,9 @@ func (s *stream) sendLocked(b []byte, n int) error {
 
 // ReadFrom implements hbone.Stream.
 func (s *stream) ReadFrom(r io.Reader) (int64, error) {
+	if s.udp != nil {
+		return 0, hbone.ErrOnlyDatagrams
+	}
 	src := newSource(s, r)
 	for {
 		if err := src.step(); err != nil {

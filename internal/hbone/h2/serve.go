@@ -54,6 +54,12 @@ func (t *tunnel) requestBlock(id uint32, b *head.Block, end bool) error {
 	r, status, reason, malformed := t.requestOf(b)
 	s := newStream(t, id)
 	s.request = r
+	if r.Protocol == hbone.ProtocolUDP {
+		s.udp = newFlow()
+		if !t.offered {
+			status, reason = hbone.StatusBadRequest, "CONNECT-UDP is not served"
+		}
+	}
 	if s.window.left < 0 {
 		return protocolError("no window")
 	}
@@ -153,7 +159,7 @@ func (in *incoming) Peer() hbone.Peer         { return in.s.t.peer }
 
 // Accept implements hbone.Incoming.
 func (in *incoming) Accept(header map[string]string) (hbone.Stream, error) {
-	if err := in.reply(hbone.StatusOK, header, false); err != nil {
+	if err := in.reply(hbone.StatusOK, head.WithCapsules(in.s.request, header), false); err != nil {
 		return nil, err
 	}
 	in.s.t.push()

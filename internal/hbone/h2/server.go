@@ -246,6 +246,7 @@ func (s *server) tunnel(ctx context.Context, c net.Conn) (*tunnel, error) {
 	}
 	t := newTunnel(tc, w, s.cfg.Tuning, false)
 	t.peer, t.handler, t.report = peer, s.cfg.Handler, s.report
+	t.offered = s.cfg.Datagrams
 	if err := s.add(t); err != nil {
 		return nil, err
 	}

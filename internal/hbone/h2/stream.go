@@ -28,6 +28,7 @@ type stream struct {
 	broken error // why the stream was aborted; nil after an orderly end
 	over   bool  // both halves have ended
 	readBy deadline
+	udp    *flow // of CONNECT-UDP; set before the stream is known
 
 	// The sending half, under tunnel.mu; see send.go.
 	scond      sync.Cond // on tunnel.mu
@@ -54,7 +55,10 @@ type stream struct {
 	cancel  context.CancelFunc
 }
 
-var _ hbone.Stream = (*stream)(nil)
+var (
+	_ hbone.Stream      = (*stream)(nil)
+	_ hbone.DropCounter = (*stream)(nil)
+)
 
 func newStream(t *tunnel, id uint32) *stream {
 	s := &stream{t: t, id: id, window: newWindow(t), q: queue{hold: t.hold}}
@@ -65,6 +69,10 @@ func newStream(t *tunnel, id uint32) *stream {
 
 // CloseWrite sends END_STREAM. A second one does nothing.
 func (s *stream) CloseWrite() error {
+	if s.udp != nil && s.udp.cut() {
+		s.Reset()
+		return fmt.Errorf("closing in the middle of a datagram: %w", hbone.ErrClosed)
+	}
 	s.t.lockWrite()
 	err := s.closeWriteLocked()
 	s.t.unlockWrite()
@@ -177,12 +185,6 @@ func (s *stream) AwaitReset() error {
 	}
 	return s.broken
 }
-
-// SendDatagram implements hbone.Stream: a TCP stream has none.
-func (s *stream) SendDatagram(context.Context, []byte) error { return hbone.ErrNoDatagrams }
-
-// ReceiveDatagram implements hbone.Stream: a TCP stream has none.
-func (s *stream) ReceiveDatagram(context.Context) ([]byte, error) { return nil, hbone.ErrNoDatagrams }
 
 // errUnwanted is what a writer gets whose peer has orderly ended, and does not
 // read on.

@@ -31,6 +31,7 @@ type tunnel struct {
 	wire    *wire
 	client  bool
 	handler hbone.Handler // server
+	offered bool          // server: handler takes CONNECT-UDP
 	// requestOf reads a server's requests; tests of HTTP/2 itself put another in
 	// its place.
 	requestOf func(*head.Block) (r hbone.Request, status int, reason, malformed string)
@@ -75,6 +76,7 @@ type tunnel struct {
 	peerMax     int       // longest payload the peer takes
 	capacity    int
 	peerHeaders uint32 // longest header list the peer takes
+	extended    bool   // the peer takes CONNECT-UDP (RFC 8441)
 	running     int    // server: handlers not yet returned
 	draining    bool   // by us
 	peerLeft    bool   // the peer said GOAWAY
@@ -166,7 +168,11 @@ func (t *tunnel) settings() []http2.Setting {
 	if t.client {
 		return append(s, http2.Setting{ID: http2.SettingEnablePush, Val: 0})
 	}
-	return append(s, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(t.tuning.MaxStreams)})
+	s = append(s, http2.Setting{ID: http2.SettingMaxConcurrentStreams, Val: uint32(t.tuning.MaxStreams)})
+	if t.offered {
+		s = append(s, http2.Setting{ID: http2.SettingEnableConnectProtocol, Val: 1})
+	}
+	return s
 }
 
 // fail ends the tunnel at once, for the first reason given.

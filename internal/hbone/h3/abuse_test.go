@@ -178,6 +178,7 @@ func TestAnswersToWhatIsNoConnect(t *testing.T) {
 		{"no authority", "400", block(":method", "CONNECT")},
 		{"a megabyte of headers", "431", quicvarint.Append([]byte{frameHeaders}, 1<<20)},
 		{"headers that are small only compressed", "431", block(append([]string{":method", "CONNECT", ":authority", "a:1"}, strings.Split(strings.Repeat("accept-encoding\x00gzip, deflate, br\x00", 2000), "\x00")[:4000]...)...)},
+		{"datagrams where nobody serves them", "400", block(":method", "CONNECT", ":protocol", "connect-udp", ":scheme", "https", ":authority", "a:1", ":path", "/.well-known/masque/udp/10.0.0.7/53/")},
 		{"an unknown frame before it", "200", append([]byte{0x21, 1, 'x'}, connectTo("a:1")...)},
 	} {
 		q := p.stream(tt.head)

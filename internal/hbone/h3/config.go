@@ -70,6 +70,9 @@ type ServerConfig struct {
 	Credentials hbone.Credentials
 	// Handler serves each CONNECT. Required.
 	Handler hbone.Handler
+	// Datagrams says that Handler serves CONNECT-UDP too. False: it is not
+	// offered, and refused before Handler hears of it.
+	Datagrams bool
 	// FirstStreamTimeout closes a tunnel on which no CONNECT came. Zero: 10 s.
 	FirstStreamTimeout time.Duration
 	// MaxTunnels bounds the connections, those in their handshake included;
@@ -128,6 +131,7 @@ func (t *Tuning) quic(bidi int) *quic.Config {
 		MaxConnectionReceiveWindow:     window,
 		MaxIncomingStreams:             int64(bidi),
 		MaxIncomingUniStreams:          uniStreams,
+		EnableDatagrams:                true,
 		// A reset must not overtake what was written before it.
 		EnableStreamResetPartialDelivery: true,
 	}

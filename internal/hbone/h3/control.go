@@ -23,7 +23,9 @@ const (
 
 // Settings (RFC 9114, 7.2.4.1; RFC 9220; RFC 9297).
 const (
-	settingHeaders = 0x06
+	settingHeaders   = 0x06
+	settingExtended  = 0x08
+	settingDatagrams = 0x33
 	// settingStreams is ours, and ignored by who does not know it: how many
 	// streams the sender takes at once. QUIC tells only of streams in all.
 	settingStreams = 0x616d6269
@@ -42,10 +44,15 @@ func (t *tunnel) maxHeaders() uint32 {
 
 func (t *tunnel) sendSettings() error {
 	var p []byte
-	for _, s := range [][2]uint64{
+	settings := [][2]uint64{
 		{settingHeaders, uint64(t.maxHeaders())},
+		{settingDatagrams, 1},
 		{settingStreams, uint64(t.tuning.MaxStreams)},
-	} {
+	}
+	if t.offered {
+		settings = append(settings, [2]uint64{settingExtended, 1})
+	}
+	for _, s := range settings {
 		p = quicvarint.Append(quicvarint.Append(p, s[0]), s[1])
 	}
 	t.cmu.Lock()
@@ -166,6 +173,7 @@ func (t *tunnel) controlFrame(kind uint64, p []byte) error {
 }
 
 func (t *tunnel) takeSettings(p []byte) error {
+	packets := t.conn.ConnectionState().SupportsDatagrams.Remote
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for len(p) > 0 {
@@ -183,6 +191,15 @@ func (t *tunnel) takeSettings(p []byte) error {
 			return fault(http3.ErrCodeSettingsError, "setting of HTTP/2")
 		case settingHeaders:
 			t.peerHeaders = uint32(min(value, uint64(head.ServerLimit)))
+		case settingExtended, settingDatagrams:
+			if value > 1 || id == settingDatagrams && value == 1 && !packets {
+				return fault(http3.ErrCodeSettingsError, "setting with a value that is none")
+			}
+			if id == settingExtended {
+				t.extended = value == 1
+			} else {
+				t.datagrams.Store(value == 1)
+			}
 		case settingStreams:
 			t.capacity = int(min(value, uint64(t.tuning.MaxStreams)))
 		}

@@ -20,6 +20,9 @@
 //     streams. The tunnel's window is therefore as large as what all streams may
 //     hold that are never read, so that these hold up nobody.
 //
+// A CONNECT-UDP sends each datagram in a packet where it fits, and otherwise as a
+// capsule on its stream (datagram.go).
+//
 // There is no 0-RTT and no resumption: each tunnel is a full handshake.
 //
 // Lock order: stream.wmu, stream.rmu, tunnel.mu; tunnel.mu is taken in callbacks

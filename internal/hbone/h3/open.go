@@ -9,6 +9,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/capsule"
 	"github.com/ambit-mesh/ambit/internal/hbone/head"
 )
 
@@ -17,20 +18,17 @@ import (
 // Open implements hbone.Tunnel.
 func (t *tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone.Response, error) {
 	var none hbone.Response
-	if r.Authority == "" {
-		return nil, none, errors.New("opening stream: no authority")
-	}
-	pseudo := []head.Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: r.Authority}}
-	if err := head.Check(pseudo, r.Header, t.headersTaken()); err != nil {
+	request, err := t.request(r)
+	if err != nil {
 		return nil, none, fmt.Errorf("opening stream to %s: %w", r.Authority, err)
 	}
-	s, err := t.begin()
+	s, err := t.begin(r)
 	if err != nil {
 		return nil, none, fmt.Errorf("opening stream to %s: %w", r.Authority, err)
 	}
 	stop := context.AfterFunc(ctx, func() { s.abort(http3.ErrCodeRequestCanceled, hbone.ErrClosed) })
-	resp, err := s.ask(encode(pseudo, r.Header))
-	if !stop() && err != nil {
+	resp, err := s.ask(request)
+	if !stop() {
 		return nil, none, fmt.Errorf("waiting for the answer of %s: %w", t.peer.Remote, ctx.Err())
 	}
 	switch {
@@ -41,7 +39,28 @@ func (t *tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone
 		s.abort(http3.ErrCodeRequestCanceled, hbone.ErrClosed)
 		return nil, resp, &hbone.StatusError{Response: resp}
 	}
+	if s.udp != nil {
+		t.spawn(s.receiveCapsules) // ends with the stream
+	}
 	return s, resp, nil
+}
+
+// request is the HEADERS frame that asks for r.
+func (t *tunnel) request(r hbone.Request) ([]byte, error) {
+	pseudo, header, err := head.Request(r, t.peer.Remote.String())
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	most, extended := t.peerHeaders, t.extended
+	t.mu.Unlock()
+	if r.Protocol != "" && !extended {
+		return nil, fmt.Errorf("%w by the peer", hbone.ErrNoDatagrams)
+	}
+	if err := head.Check(pseudo, header, most); err != nil {
+		return nil, err
+	}
+	return encode(pseudo, header), nil
 }
 
 func (t *tunnel) headersTaken() uint32 {
@@ -51,7 +70,7 @@ func (t *tunnel) headersTaken() uint32 {
 }
 
 // begin opens and registers a stream of which the peer knows nothing yet.
-func (t *tunnel) begin() (*stream, error) {
+func (t *tunnel) begin(r hbone.Request) (*stream, error) {
 	if err := t.place(); err != nil {
 		return nil, err
 	}
@@ -67,6 +86,9 @@ func (t *tunnel) begin() (*stream, error) {
 		return nil, fmt.Errorf("%w: %w", hbone.ErrDraining, err)
 	}
 	s := newStream(t, q)
+	if r.Protocol == hbone.ProtocolUDP {
+		s.udp = capsule.NewQueue()
+	}
 	t.mu.Lock()
 	t.opening--
 	gone := t.err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -100,12 +101,26 @@ func TestWhoShowsNoCertificateGetsNothing(t *testing.T) {
 	}
 }
 
+// tickets is a client's cache of sessions.
+type tickets struct {
+	tls.ClientSessionCache
+	given atomic.Int64
+}
+
+func (c *tickets) Put(key string, s *tls.ClientSessionState) {
+	if s != nil {
+		c.given.Add(1)
+	}
+	c.ClientSessionCache.Put(key, s)
+}
+
 func TestNothingIsResumedOrSaidEarly(t *testing.T) {
 	s := serve(t, ServerConfig{})
+	cache := &tickets{ClientSessionCache: tls.NewLRUClientSessionCache(10)}
 	cfg := s.clientTLS()
 	cfg.SessionTicketsDisabled = false
 	cfg.ServerName = "reviews" // the cache's key
-	cfg.ClientSessionCache = tls.NewLRUClientSessionCache(10)
+	cfg.ClientSessionCache = cache
 	for range 3 {
 		c, err := s.dialQUIC(cfg)
 		if err != nil {
@@ -113,13 +128,17 @@ func TestNothingIsResumedOrSaidEarly(t *testing.T) {
 		}
 		p := &rawPeer{t, c}
 		p.uni(appendFrame([]byte{uniControl}, frameSettings, nil))
-		if got := status(t, p.stream(connectTo("a:1"))); got != "200" {
+		q := p.stream(connectTo("a:1"))
+		if got := status(t, q); got != "200" {
 			t.Errorf("status %s", got)
 		}
 		if state := c.ConnectionState(); state.TLS.DidResume || state.Used0RTT {
 			t.Error("a session was resumed")
 		}
 		c.CloseWithError(0, "")
+	}
+	if n := cache.given.Load(); n > 0 {
+		t.Errorf("%d tickets were given", n)
 	}
 }
 

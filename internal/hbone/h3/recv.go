@@ -14,9 +14,16 @@ import (
 
 // Read implements hbone.Stream.
 func (s *stream) Read(p []byte) (int, error) {
-	if len(p) == 0 {
+	switch {
+	case s.udp != nil:
+		return 0, hbone.ErrOnlyDatagrams
+	case len(p) == 0:
 		return 0, nil
 	}
+	return s.read(p)
+}
+
+func (s *stream) read(p []byte) (int, error) {
 	s.rmu.Lock()
 	defer s.rmu.Unlock()
 	return s.readLocked(p)
@@ -143,7 +150,14 @@ func (s *stream) save() {
 
 // WriteTo implements hbone.Stream. A buffer is held only while there is something
 // to copy.
-func (s *stream) WriteTo(w io.Writer) (total int64, err error) {
+func (s *stream) WriteTo(w io.Writer) (int64, error) {
+	if s.udp != nil {
+		return 0, hbone.ErrOnlyDatagrams
+	}
+	return s.writeTo(w)
+}
+
+func (s *stream) writeTo(w io.Writer) (total int64, err error) {
 	for {
 		n, err := s.writePiece(w)
 		total += int64(n)
@@ -162,7 +176,7 @@ func (s *stream) writePiece(w io.Writer) (int, error) {
 	}
 	b := getBuf()
 	defer bufs.Put(b)
-	n, err := s.Read(b[:])
+	n, err := s.read(b[:])
 	if err != nil {
 		return 0, err
 	}

@@ -22,7 +22,10 @@ const (
 
 // Write implements hbone.Stream.
 func (s *stream) Write(p []byte) (total int, err error) {
-	if len(p) == 0 {
+	switch {
+	case s.udp != nil:
+		return 0, hbone.ErrOnlyDatagrams
+	case len(p) == 0:
 		return 0, nil
 	}
 	b := getBuf()
@@ -129,6 +132,9 @@ func (s *stream) sendable() error {
 
 // ReadFrom implements hbone.Stream.
 func (s *stream) ReadFrom(r io.Reader) (total int64, err error) {
+	if s.udp != nil {
+		return 0, hbone.ErrOnlyDatagrams
+	}
 	src := newSource(r)
 	for {
 		n, err := src.step(s)

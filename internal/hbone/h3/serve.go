@@ -11,6 +11,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/capsule"
 	"github.com/ambit-mesh/ambit/internal/hbone/door"
 	"github.com/ambit-mesh/ambit/internal/hbone/head"
 )
@@ -93,6 +94,14 @@ func (t *tunnel) asked(s *stream) bool {
 	}
 	r, status, reason, malformed := b.Request()
 	s.request = r
+	if r.Protocol == hbone.ProtocolUDP {
+		if !t.offered {
+			status, reason = hbone.StatusBadRequest, "CONNECT-UDP is not served"
+		}
+		t.mu.Lock()
+		s.udp = capsule.NewQueue()
+		t.mu.Unlock()
+	}
 	switch {
 	case malformed != "":
 		s.abort(http3.ErrCodeMessageError, hbone.ErrClosed)
@@ -117,8 +126,11 @@ func (in *incoming) Peer() hbone.Peer         { return in.s.t.peer }
 
 // Accept implements hbone.Incoming.
 func (in *incoming) Accept(header map[string]string) (hbone.Stream, error) {
-	if err := in.reply(hbone.StatusOK, header); err != nil {
+	if err := in.reply(hbone.StatusOK, head.WithCapsules(in.s.request, header)); err != nil {
 		return nil, err
+	}
+	if in.s.udp != nil {
+		in.s.t.serving.Go(in.s.receiveCapsules) // ends with the stream
 	}
 	return in.s, nil
 }

@@ -23,6 +23,8 @@ type server struct {
 	report *door.Report
 	ctx    context.Context // ends with cut
 	stop   context.CancelFunc
+	open   context.Context // ends also when draining and no handshake goes on
+	shut   context.CancelFunc
 	over   chan struct{} // closed when Serve has ended
 
 	mu       sync.Mutex
@@ -32,7 +34,6 @@ type server struct {
 	drainErr error           // the first of a tunnel that did not end by itself
 	until    context.Context // how long a drain may take
 	leaving  chan struct{}   // closed by Drain, which sets until before
-	settled  chan struct{}   // closed when draining and no handshake goes on
 	conns    sync.WaitGroup  // each tunnel until its handlers have returned
 }
 
@@ -51,9 +52,10 @@ func NewServer(cfg ServerConfig) hbone.Server {
 		quic:   cfg.Tuning.quic(2 * cfg.MaxStreams),
 		door:   door.New(cfg.PeerHandshakes, cfg.PeerTunnels, cfg.PeerRate),
 		report: door.NewReport(cfg.Tuning.Logger, cfg.Tuning.Abused),
-		over:   make(chan struct{}), leaving: make(chan struct{}), settled: make(chan struct{}),
+		over:   make(chan struct{}), leaving: make(chan struct{}),
 	}
 	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.open, s.shut = context.WithCancel(s.ctx)
 	s.quic.GetConfigForClient = func(*quic.ClientInfo) (*quic.Config, error) { return s.hasty(), nil }
 	s.tr = &quic.Transport{Conn: cfg.Conn, ConnContext: s.arrive, VerifySourceAddress: s.doubts}
 	return s
@@ -98,11 +100,7 @@ func (s *server) refuse() {
 
 func (s *server) settledLocked() {
 	if s.draining && s.trying == 0 {
-		select {
-		case <-s.settled:
-		default:
-			close(s.settled)
-		}
+		s.shut()
 	}
 }
 
@@ -120,21 +118,12 @@ func (s *server) all() []*tunnel {
 // are waited for: they become tunnels first, to which the end is told as to the
 // others.
 func (s *server) accept(l *quic.Listener) error {
-	ctx, cancel := context.WithCancel(s.ctx)
-	defer cancel()
-	go func() { // ends with ctx
-		select {
-		case <-s.settled:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
 	for {
-		c, err := l.Accept(ctx)
+		c, err := l.Accept(s.open)
 		switch {
 		case err == nil:
 			s.conns.Go(func() { s.conn(c) })
-		case ctx.Err() != nil:
+		case s.open.Err() != nil:
 			return nil
 		default:
 			return fmt.Errorf("accepting tunnels: %w", err)
@@ -175,7 +164,7 @@ func (s *server) conn(c *quic.Conn) {
 		return
 	}
 	t := newTunnel(c, peer, s.cfg.Tuning, false)
-	t.handler, t.report = s.cfg.Handler, s.report
+	t.handler, t.report, t.offered = s.cfg.Handler, s.report, s.cfg.Datagrams
 	s.mu.Lock()
 	cut := s.ctx.Err() != nil
 	s.tunnels[t] = true

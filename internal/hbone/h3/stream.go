@@ -14,6 +14,7 @@ import (
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/capsule"
 	"github.com/ambit-mesh/ambit/internal/hbone/door"
 )
 
@@ -51,6 +52,8 @@ type stream struct {
 
 	over chan struct{} // closed when both halves have ended
 
+	udp *capsule.Queue // of CONNECT-UDP; set under tunnel.mu, before its users have it
+
 	// A server's: the CONNECT and whether it was answered.
 	request hbone.Request
 	began   time.Time
@@ -62,6 +65,7 @@ type stream struct {
 var (
 	_ hbone.Stream      = (*stream)(nil)
 	_ hbone.ResetWaiter = (*stream)(nil)
+	_ hbone.DropCounter = (*stream)(nil)
 )
 
 func newStream(t *tunnel, q *quic.Stream) *stream {
@@ -250,20 +254,20 @@ func (s *stream) AwaitReset() error {
 	return s.broken
 }
 
-// SendDatagram implements hbone.Stream: a TCP stream has none.
-func (s *stream) SendDatagram(context.Context, []byte) error { return hbone.ErrNoDatagrams }
-
-// ReceiveDatagram implements hbone.Stream: a TCP stream has none.
-func (s *stream) ReceiveDatagram(context.Context) ([]byte, error) { return nil, hbone.ErrNoDatagrams }
-
 // SetReadDeadline implements hbone.Stream.
 func (s *stream) SetReadDeadline(at time.Time) error {
+	if s.udp != nil {
+		return hbone.ErrOnlyDatagrams
+	}
 	s.readBy.Store(nanos(at))
 	return s.q.SetReadDeadline(at)
 }
 
 // SetWriteDeadline implements hbone.Stream.
 func (s *stream) SetWriteDeadline(at time.Time) error {
+	if s.udp != nil {
+		return hbone.ErrOnlyDatagrams
+	}
 	s.writeBy.Store(nanos(at))
 	return s.q.SetWriteDeadline(at)
 }

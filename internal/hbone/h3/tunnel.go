@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/quic-go/quic-go"
@@ -25,6 +26,7 @@ type tunnel struct {
 	peer    hbone.Peer
 	client  bool
 	handler hbone.Handler // server
+	offered bool          // server: handler takes CONNECT-UDP
 	release func()        // client: closes the socket
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -42,6 +44,7 @@ type tunnel struct {
 	untaken     map[*stream]bool          // which the peer has ended and nobody has read to the end
 	capacity    int
 	peerHeaders uint32        // longest header list the peer takes
+	extended    bool          // the peer takes CONNECT-UDP
 	nextID      quic.StreamID // server: the lowest not seen
 	opening     int           // client: streams about to be in streams
 	begun       int           // server: streams that came
@@ -54,6 +57,8 @@ type tunnel struct {
 	err         error       // why it ended
 	linger      *time.Timer // ends a tunnel whose peer does not say so
 	first       *time.Timer // server: waits for the first stream
+
+	datagrams atomic.Bool // the peer takes them in packets
 
 	settled chan struct{} // closed by the peer's SETTINGS
 	done    chan struct{} // takes no new streams
@@ -78,6 +83,7 @@ func newTunnel(c *quic.Conn, peer hbone.Peer, tuning Tuning, client bool) *tunne
 func (t *tunnel) start() {
 	context.AfterFunc(t.conn.Context(), func() { t.fail(context.Cause(t.conn.Context())) })
 	t.work.Go(t.acceptUni)
+	t.work.Go(t.receiveDatagrams)
 	if !t.client {
 		t.serving.Go(t.accept)
 	}
@@ -127,6 +133,19 @@ func (t *tunnel) hangUp() {
 		t.conn.CloseWithError(quic.ApplicationErrorCode(codeOf(err)), reason)
 		t.release()
 	})
+}
+
+// spawn runs what ends with the tunnel, which Close then waits for.
+func (t *tunnel) spawn(f func()) {
+	t.mu.Lock()
+	over := t.err != nil
+	if !over {
+		t.work.Go(f)
+	}
+	t.mu.Unlock()
+	if over {
+		f()
+	}
 }
 
 // cut is fail, and ends also what only delivers what it has.

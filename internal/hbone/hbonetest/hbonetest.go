@@ -31,7 +31,7 @@ const Patience = 20 * time.Second
 // Run tests tr.
 func Run(t *testing.T, tr Transport) {
 	t.Helper()
-	for _, tt := range slicesConcat(openTests, endTests, bulkTests, deadlineTests, lifeTests, revokedTests) {
+	for _, tt := range slicesConcat(openTests, endTests, bulkTests, deadlineTests, lifeTests, revokedTests, udpTests) {
 		t.Run(tt.name, func(t *testing.T) { tt.run(t, tr) })
 	}
 	for _, tt := range identityTests {

@@ -51,13 +51,31 @@ func (b *Block) Request() (r hbone.Request, status int, reason string, malformed
 	case b.Pseudo[":method"] != "CONNECT":
 		return r, hbone.StatusBadRequest, "only CONNECT is served", ""
 	case extended:
-		return r, hbone.StatusBadRequest, "extended CONNECT is not served", ""
+		return b.udp()
 	case scheme || path:
 		return r, 0, "", "CONNECT with scheme or path"
 	case b.Pseudo[":authority"] == "":
 		return r, hbone.StatusBadRequest, "CONNECT without authority", ""
 	}
 	return hbone.Request{Authority: b.Pseudo[":authority"], Header: b.Header}, 0, "", ""
+}
+
+// udp reads an extended CONNECT (RFC 8441, 4; RFC 9298, 3.4).
+func (b *Block) udp() (r hbone.Request, status int, reason string, malformed string) {
+	for _, name := range []string{":scheme", ":authority", ":path"} {
+		if b.Pseudo[name] == "" {
+			return r, 0, "", "extended CONNECT without " + name
+		}
+	}
+	if p := b.Pseudo[":protocol"]; p != hbone.ProtocolUDP {
+		return r, hbone.StatusBadRequest, "extended CONNECT is served for UDP only", ""
+	}
+	target, ok := target(b.Pseudo[":path"])
+	if !ok {
+		return r, hbone.StatusBadRequest, "path that names no target of UDP", ""
+	}
+	delete(b.Header, capsules)
+	return hbone.Request{Protocol: hbone.ProtocolUDP, Authority: target, Header: b.Header}, 0, "", ""
 }
 
 // Response reads an answer; interim ones (1xx) are not ok.
