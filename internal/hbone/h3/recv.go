@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/ambit-mesh/ambit/internal/hbone"
@@ -121,9 +122,24 @@ func (s *stream) receiveError(err error, inside bool) error {
 		s.abort(http3.ErrCodeFrameError, s.rerr)
 	default:
 		s.rerr = s.userError(err)
+		if se, ok := errors.AsType[*quic.StreamError](err); ok && se.Remote && !errors.Is(s.rerr, errUnwanted) {
+			s.resetByPeer(s.rerr)
+		}
 	}
 	s.t.taken(s)
 	return s.rerr
+}
+
+// resetByPeer ends the sending half with the other, as who resets a connection
+// resets both ways: its word on the second may still be under way.
+func (s *stream) resetByPeer(err error) {
+	s.t.mu.Lock()
+	if s.aborted == nil {
+		s.aborted = err
+	}
+	s.t.mu.Unlock()
+	s.letGo(http3.ErrCodeRequestCanceled)
+	s.t.ended(s, true, true)
 }
 
 // save takes what the peer has sent to its end off a connection that is about to
