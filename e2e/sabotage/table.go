@@ -27,6 +27,7 @@ func Table() []Sabotage {
 		trusting(),
 		datagrams(),
 		tunnelling(),
+		crossing(),
 	)
 }
 

@@ -169,7 +169,19 @@ type Target struct {
 	// Workload is the UID expected behind the address, so that a reused
 	// address never meets an old tunnel. Empty if unknown.
 	Workload string
+	// Transport is what the target accepts and the mesh allows.
+	Transport Transport
 }
+
+// Transport says over what a tunnel may be made.
+type Transport uint8
+
+// The zero value is what every workload accepts.
+const (
+	OnlyH2   Transport = iota
+	PreferH3           // HTTP/2 if HTTP/3 does not get through
+	OnlyH3
+)
 
 // Tunnel is one authenticated connection to a server, carrying streams.
 type Tunnel interface {

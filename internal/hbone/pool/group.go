@@ -16,10 +16,11 @@ type key struct {
 	self     spiffe.ID
 	accept   string
 	workload string
+	over     hbone.Transport
 }
 
 func keyOf(t hbone.Target) key {
-	k := key{address: t.Address, self: t.Self, workload: t.Workload}
+	k := key{address: t.Address, self: t.Self, workload: t.Workload, over: t.Transport}
 	if len(t.Accept) == 1 {
 		k.accept = t.Accept[0].String()
 		return k
