@@ -171,6 +171,18 @@ func Dial(t testing.TB, ns *linux.NetNS, to netip.AddrPort) (*Client, error) {
 	return &Client{c, bufio.NewReader(c)}, nil
 }
 
+// DialFrom connects from ns, and from a port that is given.
+func DialFrom(t testing.TB, ns *linux.NetNS, from, to netip.AddrPort) *Client {
+	t.Helper()
+	var c net.Conn
+	Do(t, ns, func() (err error) {
+		c, err = (&net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(from), Timeout: Patience}).Dial("tcp", to.String())
+		return err
+	})
+	t.Cleanup(func() { c.Close() })
+	return &Client{c.(*net.TCPConn), bufio.NewReader(c)}
+}
+
 // Knock begins to connect from ns: when it returns the first packet has been
 // sent, and nothing has been waited for.
 func Knock(t testing.TB, ns *linux.NetNS, to netip.AddrPort) *Client {

@@ -29,6 +29,12 @@ func mark(from expr.Any, m uint32, op expr.CmpOp) []expr.Any {
 		&expr.Cmp{Op: op, Register: reg, Data: binaryutil.NativeEndian.PutUint32(m)}}
 }
 
+// MarkBit matches packets whose mark has a bit beyond the mesh's mask.
+func MarkBit(bit uint32) []expr.Any {
+	return []expr.Any{load(expr.MetaKeyMARK), masked(bit, 0),
+		&expr.Cmp{Op: expr.CmpOpEq, Register: reg, Data: binaryutil.NativeEndian.PutUint32(bit)}}
+}
+
 // SetMark gives the packet mark m and leaves the bits outside the mask.
 func SetMark(m uint32) []expr.Any {
 	return []expr.Any{load(expr.MetaKeyMARK), masked(^uint32(markMask), m),
@@ -70,6 +76,20 @@ func Proxy(to netip.AddrPort) []expr.Any {
 
 // portReg is a register that an address in reg leaves free.
 const portReg = unix.NFT_REG_2
+
+// SetZoneThere is SetZone for the way there alone: the answers are looked for
+// as ever, so that nobody has to know to which connection they belong.
+func SetZoneThere(zone uint16) []expr.Any {
+	set := SetZone(zone)
+	last := len(set) - 1
+	set[last] = there{set[last].(*expr.Ct)}
+	return set
+}
+
+// there is an expression of connection tracking about packets that go the way
+// in which their connection was opened (NFTA_CT_DIRECTION), which the library
+// cannot say.
+type there struct{ *expr.Ct }
 
 // Accept ends the chain's work on the packet.
 func Accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }

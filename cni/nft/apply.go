@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -16,6 +17,9 @@ import (
 // that the old rules translated stay translated if the new tables still have
 // chains of type nat and a rule that needs connection tracking.
 func Apply(ns *linux.NetNS, tables ...Table) error {
+	if !slices.ContainsFunc(tables, func(t Table) bool { return len(t.Sets) > 0 }) {
+		return write(ns, tables)
+	}
 	conn, err := open(ns)
 	if err != nil {
 		return err

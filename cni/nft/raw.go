@@ -17,13 +17,9 @@ type rawRule [][]byte
 
 // dumpRules reads all rules of a table by chain, in order.
 func dumpRules(ns *linux.NetNS, table string) (map[string][]rawRule, error) {
-	var conn *netlink.Conn
-	err := ns.Do(func() (err error) {
-		conn, err = netlink.Dial(unix.NETLINK_NETFILTER, nil)
-		return err
-	})
+	conn, err := dialNetfilter(ns)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to nftables: %w", err)
+		return nil, err
 	}
 	defer conn.Close()
 	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
@@ -78,27 +74,34 @@ func rawRuleFrom(m netlink.Message) (chain string, rule rawRule, err error) {
 	return chain, rule, nil
 }
 
-// asKernel is e as the kernel tells it: it adds to a translation the flag that
-// an address is given (NF_NAT_RANGE_MAP_IPS), which the library cannot say.
+// asKernel is e as the kernel tells it, and as it is told to it. Two things the
+// library cannot say: the flag of a translation that an address is given
+// (NF_NAT_RANGE_MAP_IPS), and the direction of a zone.
 func asKernel(e expr.Any) ([]byte, error) {
-	family := byte(nftables.TableFamilyINet)
-	nat, ok := e.(*expr.NAT)
-	if !ok || nat.RegAddrMin == 0 {
-		return expr.Marshal(family, e)
+	switch e := e.(type) {
+	case *expr.NAT:
+		if e.RegAddrMin != 0 {
+			return extended("nat", e, netlink.Attribute{Type: unix.NFTA_NAT_FLAGS, Data: []byte{0, 0, 0, 1}})
+		}
+	case there:
+		return extended("ct", e.Ct, netlink.Attribute{Type: unix.NFTA_CT_DIRECTION, Data: []byte{0}})
 	}
-	data, err := expr.MarshalExprData(family, nat)
+	return expr.Marshal(byte(nftables.TableFamilyINet), e)
+}
+
+// extended is an expression with one attribute more.
+func extended(name string, e expr.Any, more netlink.Attribute) ([]byte, error) {
+	data, err := expr.MarshalExprData(byte(nftables.TableFamilyINet), e)
 	if err != nil {
 		return nil, err
 	}
-	flags, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_NAT_FLAGS, Data: []byte{0, 0, 0, 1}},
-	})
+	attr, err := netlink.MarshalAttributes([]netlink.Attribute{more})
 	if err != nil {
 		return nil, err
 	}
 	return netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_EXPR_NAME, Data: []byte("nat\x00")},
-		{Type: unix.NLA_F_NESTED | unix.NFTA_EXPR_DATA, Data: append(data, flags...)},
+		{Type: unix.NFTA_EXPR_NAME, Data: append([]byte(name), 0)},
+		{Type: unix.NLA_F_NESTED | unix.NFTA_EXPR_DATA, Data: append(data, attr...)},
 	})
 }
 

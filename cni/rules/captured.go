@@ -43,7 +43,7 @@ type socket struct {
 }
 
 func (s socket) carries(own map[netip.Addr]bool) bool {
-	if s.mark != linux.Mark {
+	if s.mark&^linux.SpoofedMark != linux.Mark {
 		return false
 	}
 	if s.local.Port() == outboundPort || s.local.Port() == inboundPort {

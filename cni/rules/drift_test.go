@@ -1,6 +1,7 @@
 package rules_test
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	raw "github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -99,17 +101,17 @@ func ruleDamages(t *testing.T, ns *linux.NetNS, table string) []damage {
 			if chain.Table.Name != table {
 				continue
 			}
-			found, err := c.GetRules(chain.Table, chain)
+			found, err := handles(chain)
 			if err != nil {
 				return err
 			}
 			for i := range found {
 				all = append(all, damage{fmt.Sprintf("rule %d of %s deleted", i, chain.Name), func(c *nftables.Conn, _ *nftables.Table) error {
-					now, err := c.GetRules(chain.Table, chain)
+					now, err := handles(chain)
 					if err != nil {
 						return err
 					}
-					return c.DelRule(now[i])
+					return c.DelRule(&nftables.Rule{Table: chain.Table, Chain: chain, Handle: now[i]})
 				}})
 			}
 			if len(found) > 0 {
@@ -133,6 +135,43 @@ func ruleDamages(t *testing.T, ns *linux.NetNS, table string) []damage {
 		return nil
 	})
 	return all
+}
+
+// handles are those of a chain's rules here, in order. The library cannot read
+// all of these rules.
+func handles(chain *nftables.Chain) ([]uint64, error) {
+	conn, err := raw.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	attrs, err := raw.MarshalAttributes([]raw.Attribute{
+		{Type: unix.NFTA_RULE_TABLE, Data: []byte(chain.Table.Name + "\x00")},
+		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain.Name + "\x00")},
+	})
+	if err != nil {
+		return nil, err
+	}
+	answers, err := conn.Execute(raw.Message{
+		Header: raw.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: raw.Request | raw.Dump},
+		Data:   append([]byte{byte(chain.Table.Family), unix.NFNETLINK_V0, 0, 0}, attrs...),
+	})
+	if err != nil {
+		return nil, err
+	}
+	var all []uint64
+	for _, m := range answers {
+		rule, err := raw.UnmarshalAttributes(m.Data[4:])
+		if err != nil {
+			return nil, err
+		}
+		for _, a := range rule {
+			if a.Type == unix.NFTA_RULE_HANDLE {
+				all = append(all, binary.BigEndian.Uint64(a.Data))
+			}
+		}
+	}
+	return all, nil
 }
 
 func otherDamages() []damage {

@@ -28,6 +28,7 @@ func (s Spec) Guard() nft.Table {
 		outbound = nil
 	}
 	return nft.Table{Name: GuardName, Chains: []nft.Chain{
+		apart(),
 		{
 			Name: "guard-inbound", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookInput,
 			Priority: guardPriority, Rules: append(inbound, s.guardDatagramsIn()...),

@@ -29,6 +29,25 @@ const namePort = 53
 // come from the same port, and would be redirected to ztunnel again.
 const nameZone = 1
 
+// spoofedZone is where connections to the pod's own program that come with the
+// client's address are tracked on their way there. The client may have one of
+// the same ports to ztunnel, since a NAT on its way gives it any; in one zone
+// they would be the same connection, and both would end.
+const spoofedZone = 2
+
+// apart is the chain for that. It is in both tables of a pod, since a connection
+// that loses its zone ends: one of the two may be missing for a while.
+func apart() nft.Chain {
+	return nft.Chain{
+		Name: "track-spoofed", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookOutput,
+		Priority: int32(*nftables.ChainPriorityRaw),
+		Rules: []nft.Rule{{
+			What:  "connections from ztunnel to the pod's program are tracked apart from their clients'",
+			Exprs: nft.Concat(nft.Out("lo"), nft.TCP(), nft.Mark(linux.Mark), nft.MarkBit(linux.SpoofedMark), nft.SetZoneThere(spoofedZone)),
+		}},
+	}
+}
+
 // returnMark marks connections that ztunnel opened to the pod's own program
 // with the client's address as source; their replies must find ztunnel.
 const returnMark = 0x111
@@ -66,6 +85,7 @@ func (s Spec) Table() nft.Table {
 		outbound = nil
 	}
 	chains := []nft.Chain{
+		apart(),
 		{
 			Name: "track-replies", Type: nftables.ChainTypeFilter, Hook: nftables.ChainHookPrerouting,
 			Priority: int32(*nftables.ChainPriorityRaw), Rules: s.replyRules(),

@@ -13,6 +13,22 @@ func holding() []Sabotage {
 			Root:  true,
 		},
 		{
+			Name:  "a connection to a pod's program is taken for its client's of the same port",
+			File:  "cni/rules/table.go",
+			Old:   "nft.MarkBit(linux.SpoofedMark), nft.SetZoneThere(spoofedZone)",
+			New:   "nft.MarkBit(linux.SpoofedMark), nft.SetZoneThere(0)",
+			Tests: []Test{{"cni/rules", "TestAClientsPortMayBeThatOfItsConnectionToTheProgram"}},
+			Root:  true,
+		},
+		{
+			Name:  "what is spoofed is not marked as such",
+			File:  "internal/linux/dial.go",
+			Old:   "			mark |= SpoofedMark\n",
+			New:   "			mark |= 0 // SpoofedMark\n",
+			Tests: []Test{{"cni/rules", "TestAClientsPortMayBeThatOfItsConnectionToTheProgram"}},
+			Root:  true,
+		},
+		{
 			Name:  "a client whose address is spoofed may have the same port itself",
 			File:  "internal/linux/dial.go",
 			Old:   "	firstSpoofed = 61000\n",

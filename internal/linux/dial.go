@@ -12,7 +12,8 @@ import (
 
 // DialOptions are a connection's further wishes.
 type DialOptions struct {
-	// Mark is put on the packets; 0 is none.
+	// Mark is put on the packets, with SpoofedMark if the source is spoofed; 0 is
+	// none.
 	Mark int
 	// Source spoofs the source address. Its port is one that the host with that
 	// address is not likely to have in use towards the same destination; see
@@ -27,9 +28,11 @@ type DialOptions struct {
 // may have a connection to the same destination, that of a client outside of
 // the mesh or from before it; if the ports were the same too, a packet of one
 // would be taken for the other's, by the kernel's connection tracking as by the
-// program, and both would end. A host gives its own connections ports of 32768
-// to 60999 (net.ipv4.ip_local_port_range), so these are above. Programs do not
-// listen there either, for the kernel of old used them for masquerading.
+// program, and both would end. Rules tell them apart by SpoofedMark (cni/rules);
+// where others lay the rules there is only this: a host gives its own
+// connections ports of 32768 to 60999 (net.ipv4.ip_local_port_range), so these
+// are above. Programs do not listen there either, for the kernel of old used
+// them for masquerading.
 const (
 	firstSpoofed = 61000
 	lastSpoofed  = 65535
@@ -52,11 +55,15 @@ func spoofedPort() int {
 func DialTCP(ctx context.Context, ns *NetNS, to netip.AddrPort, o DialOptions) (*net.TCPConn, error) {
 	to = canonical(to)
 	source := o.Source.Unmap()
+	spoofs := source.IsValid() && source != to.Addr()
 	var options []option
-	if o.Mark != 0 {
-		options = append(options, markOption(o.Mark))
+	if mark := o.Mark; mark != 0 {
+		if spoofs {
+			mark |= SpoofedMark
+		}
+		options = append(options, markOption(mark))
 	}
-	if !source.IsValid() || source == to.Addr() {
+	if !spoofs {
 		return dialTCP(ctx, ns, nil, to, options, o.KeepAlive)
 	}
 	options = append(options, transparent, freebind)

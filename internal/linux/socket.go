@@ -20,6 +20,11 @@ const Mark = 0x539
 // keep them out of connection tracking.
 const AnswerMark = 0x53a
 
+// SpoofedMark is one bit more on the packets that DialTCP sends with an address
+// that is not the host's. It is beyond the mask under which upstream's rules,
+// and ours, look at Mark (0xfff).
+const SpoofedMark = 0x1000
+
 // KeepAlive is the keepalive of captured connections (dataplane spec 0.3).
 var KeepAlive = net.KeepAliveConfig{Enable: true, Idle: 180 * time.Second, Interval: 180 * time.Second, Count: 9}
 
