@@ -58,8 +58,8 @@ func ours() nft.Rule {
 	}
 }
 
-// named is tracked, and nothing else is asked of tracking: a port alone would let
-// in whoever sends from it.
+// named asks connection tracking, as nothing else does here but a gateway's
+// rules: by its port alone, whoever sends from that would be let in.
 func named() nft.Rule {
 	return nft.Rule{
 		What:  "answers to dns queries of programs reach them",

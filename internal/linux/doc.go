@@ -1,7 +1,8 @@
 // Package linux owns what Go's net package cannot say about Linux sockets:
 // sockets made inside another network namespace, transparent listeners and
-// spoofed sources, the original destination of a redirected connection, packet
-// marks, and sysctls of a namespace.
+// spoofed sources, the original destination of a redirected connection or
+// datagram, answers from the address of somebody else, packet marks, and sysctls
+// of a namespace.
 //
 // It refuses policy: who enters which namespace, and which marks mean what, is
 // decided by its callers, ztunnel/inpod and the cni room. Everything here
