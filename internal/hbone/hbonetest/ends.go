@@ -142,17 +142,32 @@ var endTests = []test{
 		}
 	})},
 	{"streams that were reset at either end make room for others", func(t *testing.T, tr Transport) {
-		h, next := handing(t)
-		r := newRig(t, tr, h)
-		for i := range 6 * r.tunnel.Capacity() {
-			s := r.open()
-			there := next()
-			if i%2 == 0 {
-				s, there = there, s
+		type held struct {
+			hbone.Stream
+			release chan bool
+		}
+		streams := make(chan held, 1)
+		r := newRig(t, tr, accept(func(in hbone.Incoming, s hbone.Stream) {
+			h := held{s, make(chan bool)}
+			streams <- h
+			select {
+			case <-h.release:
+			case <-in.Context().Done():
 			}
-			s.Reset()
-			wantReset(t, there)
-			there.Close()
+		}))
+		for i := range 7 * r.tunnel.Capacity() {
+			here := r.open()
+			far := <-streams
+			there := far.Stream
+			if i%3 == 0 {
+				here, there = there, here
+			}
+			here.Reset()
+			if _, err := io.Copy(io.Discard, struct{ io.Reader }{there}); !errors.Is(err, hbone.ErrReset) {
+				t.Errorf("read: %v, want ErrReset", err)
+			}
+			there.Close() // without a write, which would have been told too
+			close(far.release)
 			until(t, "the stream is gone", func() bool { return r.tunnel.Streams() == 0 })
 		}
 	}},
