@@ -56,25 +56,25 @@ func TestOverWhatATunnelIsMade(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
 		over    hbone.Transport
-		h2, h3  transport
+		h2, h3  *transport
 		want    string // "h2", "h3" or the error
 		within  time.Duration
 		blocked int
 	}{
-		{"HTTP/2 where nothing else is offered", hbone.OnlyH2, transport{}, transport{}, "h2", 0, 0},
-		{"HTTP/3 where it is offered", hbone.PreferH3, transport{}, transport{takes: 20 * time.Millisecond}, "h3", 20 * time.Millisecond, 0},
-		{"HTTP/2 where UDP is blocked", hbone.PreferH3, transport{takes: time.Millisecond}, transport{takes: -1}, "h2", 251 * time.Millisecond, 1},
-		{"HTTP/2 at once where UDP is refused", hbone.PreferH3, transport{takes: time.Millisecond}, transport{err: errRefused}, "h2", time.Millisecond, 1},
-		{"HTTP/3 that is slow, if HTTP/2 is slower", hbone.PreferH3, transport{takes: time.Second}, transport{takes: 300 * time.Millisecond}, "h3", 300 * time.Millisecond, 0},
-		{"HTTP/3 that is slow, if HTTP/2 fails", hbone.PreferH3, transport{err: errRefused}, transport{takes: time.Second}, "h3", time.Second, 0},
-		{"nothing where both fail", hbone.PreferH3, transport{err: errRefused}, transport{takes: time.Millisecond, err: errors.New("unreachable")}, "connection refused; over HTTP/3: unreachable", time.Millisecond, 0},
-		{"nothing where HTTP/3 meets a stranger", hbone.PreferH3, transport{}, transport{err: stranger}, stranger.Error(), 0, 0},
-		{"nothing where HTTP/2 meets a stranger", hbone.PreferH3, transport{err: stranger}, transport{takes: -1}, stranger.Error(), 250 * time.Millisecond, 0},
-		{"nothing where only HTTP/3 is allowed, and fails", hbone.OnlyH3, transport{}, transport{err: errRefused}, "connection refused", 0, 0},
+		{"HTTP/2 where nothing else is offered", hbone.OnlyH2, &transport{}, &transport{}, "h2", 0, 0},
+		{"HTTP/3 where it is offered", hbone.PreferH3, &transport{}, &transport{takes: 20 * time.Millisecond}, "h3", 20 * time.Millisecond, 0},
+		{"HTTP/2 where UDP is blocked", hbone.PreferH3, &transport{takes: time.Millisecond}, &transport{takes: -1}, "h2", 251 * time.Millisecond, 1},
+		{"HTTP/2 at once where UDP is refused", hbone.PreferH3, &transport{takes: time.Millisecond}, &transport{err: errRefused}, "h2", time.Millisecond, 1},
+		{"HTTP/3 that is slow, if HTTP/2 is slower", hbone.PreferH3, &transport{takes: time.Second}, &transport{takes: 300 * time.Millisecond}, "h3", 300 * time.Millisecond, 0},
+		{"HTTP/3 that is slow, if HTTP/2 fails", hbone.PreferH3, &transport{err: errRefused}, &transport{takes: time.Second}, "h3", time.Second, 0},
+		{"nothing where both fail", hbone.PreferH3, &transport{err: errRefused}, &transport{takes: time.Millisecond, err: errors.New("unreachable")}, "connection refused; over HTTP/3: unreachable", time.Millisecond, 0},
+		{"nothing where HTTP/3 meets a stranger", hbone.PreferH3, &transport{}, &transport{err: stranger}, stranger.Error(), 0, 0},
+		{"nothing where HTTP/2 meets a stranger", hbone.PreferH3, &transport{err: stranger}, &transport{takes: -1}, stranger.Error(), 250 * time.Millisecond, 0},
+		{"nothing where only HTTP/3 is allowed, and fails", hbone.OnlyH3, &transport{}, &transport{err: errRefused}, "connection refused", 0, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := New(Config{H2: &tt.h2, H3: &tt.h3})
+				d := New(Config{H2: tt.h2, H3: tt.h3})
 				defer d.Close()
 				began := time.Now()
 				got, err := d.Dial(t.Context(), to(1, tt.over))
@@ -83,7 +83,7 @@ func TestOverWhatATunnelIsMade(t *testing.T) {
 				switch {
 				case err != nil:
 					which = err.Error()
-				case got.(tunnel).of == &tt.h3:
+				case got.(tunnel).of == tt.h3:
 					which = "h3"
 				}
 				if which != tt.want || took != tt.within || d.Blocked() != tt.blocked {
