@@ -17,8 +17,9 @@ import (
 	"github.com/ambit-mesh/ambit/manifests"
 )
 
-// Denial is a write of the mesh's or its users' that admission refuses.
-type Denial struct{ What, Says string }
+// Denial is a write of the mesh's or its users' that admission refuses. Namespace
+// is empty for one that was only tried.
+type Denial struct{ Namespace, What, Says string }
 
 // gatherDenials has the API server try the writes that the mesh lives by, and
 // keep none of them; and looks at what it has refused.
@@ -58,7 +59,7 @@ func (f *Facts) denied(what string, err error) error {
 	case err == nil || apierrors.IsNotFound(err):
 		return nil
 	case admission(err.Error()):
-		f.Denials = append(f.Denials, Denial{what, err.Error()})
+		f.Denials = append(f.Denials, Denial{What: what, Says: err.Error()})
 		return nil
 	}
 	return fmt.Errorf("trying to write %s: %w", what, err)
@@ -80,7 +81,7 @@ func (f *Facts) deniedBefore(ctx context.Context, c *reach.Cluster) error {
 		mine := e.Namespace == manifests.Namespace || slices.ContainsFunc(f.Waypoints, func(w WaypointStatus) bool {
 			return w.Namespace == e.Namespace && strings.HasPrefix(e.InvolvedObject.Name, w.Name)
 		})
-		d := Denial{"pods of " + e.InvolvedObject.Kind + " " + e.InvolvedObject.Name, e.Message}
+		d := Denial{e.Namespace, "pods of " + e.InvolvedObject.Kind + " " + e.InvolvedObject.Name, e.Message}
 		if mine && f.recently(at(e)) && (admission(e.Message) || strings.Contains(e.Message, "forbidden")) && !slices.Contains(f.Denials, d) {
 			f.Denials = append(f.Denials, d)
 		}

@@ -98,11 +98,12 @@ func TestWhatGoesWithItsNamespaceIsNoFault(t *testing.T) {
 		f.Namespaces[0].Left = []string{"db-0"}
 		f.Unbound = []PolicyStatus{{"shop", "web", "WaypointIsNotReady", "gone"}}
 		f.Policies = []PolicyStatus{{"shop", "p", "ZtunnelAccepted", "methods"}}
+		f.Denials = []Denial{{"shop", "pods of ReplicaSet waypoint-x", "forbidden: no service account waypoint"}}
 		f.Stuck = []Stuck{{Pod: "shop/new", Node: "n1", Since: now, Says: "the agent does not answer"}}
 		f.Proxies = append(f.Proxies, Proxy{Heard: Heard{Pod: "shop/waypoint-x", Node: "n1", Why: "refused"}, Kind: "waypoint"})
 		f.keepOf(map[string]bool{"istio-system": true, "shop": lives})
 		told := slices.DeleteFunc(Judge(f), func(f Finding) bool { return f.Level == OK })
-		if want := map[bool]int{true: 6}[lives]; len(told) != want {
+		if want := map[bool]int{true: 7}[lives]; len(told) != want {
 			t.Errorf("the namespace lives: %v; want %d findings, got %+v", lives, want, told)
 		}
 	}

@@ -95,7 +95,7 @@ func TestEachFaultIsNamedWithItsFix(t *testing.T) {
 		{"RBAC denied", func(f *Facts) { f.Rights = []Right{{"istio-system/istiod", "watch", "pods"}} }, Fail,
 			"rights of istio-system/istiod", "watch pods", "ambit install"},
 		{"webhook denied", func(f *Facts) {
-			f.Denials = []Denial{{"AuthorizationPolicies", `admission webhook "no.example" denied the request`}}
+			f.Denials = []Denial{{"", "AuthorizationPolicies", `admission webhook "no.example" denied the request`}}
 		}, Fail,
 			"admission", "no.example", "validatingwebhookconfigurations"},
 		{"DNS proxy port taken", func(f *Facts) {

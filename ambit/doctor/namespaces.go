@@ -107,6 +107,7 @@ func (f *Facts) keepOf(lives map[string]bool) {
 	f.Waypoints = slices.DeleteFunc(f.Waypoints, func(w WaypointStatus) bool { return !lives[w.Namespace] })
 	f.Unbound = slices.DeleteFunc(f.Unbound, func(s PolicyStatus) bool { return !lives[s.Namespace] })
 	f.Policies = slices.DeleteFunc(f.Policies, func(p PolicyStatus) bool { return !lives[p.Namespace] })
+	f.Denials = slices.DeleteFunc(f.Denials, func(d Denial) bool { return d.Namespace != "" && !lives[d.Namespace] })
 	f.Stuck = slices.DeleteFunc(f.Stuck, func(s Stuck) bool { return !lives[namespaceOf(s.Pod)] })
 	f.Proxies = slices.DeleteFunc(f.Proxies, func(p Proxy) bool { return !lives[namespaceOf(p.Heard.Pod)] })
 }

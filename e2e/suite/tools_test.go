@@ -135,8 +135,11 @@ func TestTheRenderedManifestsInstall(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(dir, "kustomization.yaml")); err != nil {
 			return err
 		}
-		_, err = ambit(ctx, "check", "-n", "istio-system")
-		return err
+		// Soon: what other tests did a moment ago may still be settling.
+		return Soon(ctx, func(ctx context.Context) error {
+			_, err := ambit(ctx, "check", "-n", "istio-system")
+			return err
+		})
 	})
 }
 
