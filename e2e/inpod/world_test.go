@@ -230,7 +230,16 @@ func (a *agent) enrol(p *pod) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.pods = append(a.pods, p)
+	a.t.Cleanup(a.forget)
 	return a.conns[len(a.conns)-1].Add(context.Background(), p.zds(), p.ns.File())
+}
+
+// forget keeps a ztunnel that comes while a test ends from being told of pods
+// whose namespaces are just being closed.
+func (a *agent) forget() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.pods = nil
 }
 
 // release tells every ztunnel that a pod is no longer served.
