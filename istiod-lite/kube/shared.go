@@ -16,43 +16,47 @@ import (
 // is ever changed in place, as is so for all objects of a Set.
 type stripper struct {
 	mu           sync.Mutex
-	all          map[string]string // texts by themselves
-	pointers     map[string]*string
-	labelsOf     map[string]map[string]string
-	ownersOf     map[string][]metav1.OwnerReference
-	containersOf map[string][]corev1.Container
+	all          shared[string] // texts by themselves
+	pointers     shared[*string]
+	labelsOf     shared[map[string]string]
+	ownersOf     shared[[]metav1.OwnerReference]
+	containersOf shared[[]corev1.Container]
 }
 
-func newStripper() *stripper {
-	return &stripper{
-		all: map[string]string{}, pointers: map[string]*string{}, labelsOf: map[string]map[string]string{},
-		ownersOf: map[string][]metav1.OwnerReference{}, containersOf: map[string][]corev1.Container{},
-	}
-}
+func newStripper() *stripper { return &stripper{} }
 
-// mostShared bounds each kind of what is shared. It is forgotten then: what
-// comes later is shared among itself, and what is gone is not kept.
-const mostShared = 8192
+// sharedAtOnce bounds how many values of a kind are remembered without having
+// been asked for again. Who is read together is alike mostly, since objects are
+// listed by their names; each object that came and went would leave its labels
+// here otherwise.
+const sharedAtOnce = 512
 
-// shared is the value that was first given for a text.
-func shared[V any](m map[string]V, text string, v V) V {
-	if old, ok := m[text]; ok {
-		return old
+// shared are values by texts that tell them apart, in two generations: what
+// nobody asked for while the young one filled up is forgotten.
+type shared[V any] struct{ young, old map[string]V }
+
+// of is the value that was first given for a text.
+func (s *shared[V]) of(text string, v V) V {
+	if first, ok := s.young[text]; ok {
+		return first
 	}
-	if len(m) >= mostShared {
-		clear(m)
+	if first, ok := s.old[text]; ok {
+		v = first
 	}
-	m[text] = v
+	if len(s.young) == sharedAtOnce || s.young == nil {
+		s.young, s.old = map[string]V{}, s.young
+	}
+	s.young[text] = v
 	return v
 }
 
-func (s *stripper) text(t string) string { return shared(s.all, t, t) }
+func (s *stripper) text(t string) string { return s.all.of(t, t) }
 
 func (s *stripper) pointer(t *string) *string {
 	if t == nil {
 		return nil
 	}
-	return shared(s.pointers, *t, t)
+	return s.pointers.of(*t, t)
 }
 
 // texts shares a map of labels or annotations.
@@ -64,7 +68,7 @@ func (s *stripper) texts(m map[string]string) map[string]string {
 	for _, k := range slices.Sorted(maps.Keys(m)) {
 		b.WriteString(k + "\x00" + m[k] + "\x00")
 	}
-	return shared(s.labelsOf, b.String(), m)
+	return s.labelsOf.of(b.String(), m)
 }
 
 // textOf tells values apart.

@@ -142,7 +142,7 @@ func (s *stripper) owners(all []metav1.OwnerReference) []metav1.OwnerReference {
 	for _, o := range all {
 		out = append(out, metav1.OwnerReference{Kind: o.Kind, Name: o.Name, Controller: truth(o.Controller)})
 	}
-	return shared(s.ownersOf, textOf(out), out)
+	return s.ownersOf.of(textOf(out), out)
 }
 
 // containers keeps the ports that a service can name.
@@ -151,5 +151,5 @@ func (s *stripper) containers(cs []corev1.Container) []corev1.Container {
 	for _, c := range cs {
 		out = append(out, corev1.Container{Name: c.Name, Ports: c.Ports, RestartPolicy: c.RestartPolicy})
 	}
-	return shared(s.containersOf, textOf(out), out)
+	return s.containersOf.of(textOf(out), out)
 }

@@ -3,6 +3,7 @@ package kube
 import (
 	"fmt"
 	"reflect"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -272,12 +273,48 @@ func TestPodsOfADeploymentShareWhatTheyHaveAlike(t *testing.T) {
 	if a.Labels["version"] != "v1" || b.Labels["version"] != "v1" || c.Labels["version"] != "v2" || c.Spec.Containers[0].Ports[0].ContainerPort != 80 {
 		t.Errorf("sharing changed them: %v, %v, %v", a.Labels, b.Labels, c)
 	}
-	for i := range 3 * mostShared {
-		s.text(fmt.Sprint(i))
+}
+
+// The first fills what the stripper remembers, the others come and go as in a
+// namespace of jobs: each with labels, a node and an account of its own.
+func TestPodsThatWentLeaveNothingInTheStripper(t *testing.T) {
+	s := newStripper()
+	alike := map[string]string{"app": "stays"}
+	stays := s.texts(alike)
+	pass := func(from, to int) {
+		for i := from; i < to; i++ {
+			name := fmt.Sprint("job-", i)
+			if _, err := s.strip(&corev1.Pod{
+				ObjectMeta: metav1.ObjectMeta{
+					Namespace: "shop", Name: name, Labels: map[string]string{"job": name},
+					OwnerReferences: []metav1.OwnerReference{{Kind: "Job", Name: name}},
+				},
+				Spec: corev1.PodSpec{NodeName: name, ServiceAccountName: name, Containers: []corev1.Container{{Name: name}}},
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.texts(map[string]string{"app": "stays"}); reflect.ValueOf(got).Pointer() != reflect.ValueOf(stays).Pointer() {
+				t.Fatalf("what is asked for all the time was forgotten after %d pods", i)
+			}
+		}
 	}
-	if len(s.all) > mostShared {
-		t.Errorf("%d texts are kept, want at most %d", len(s.all), mostShared)
+	const warm, changes, most = 2 * sharedAtOnce, 16 * sharedAtOnce, 50
+	pass(0, warm)
+	before := inUse()
+	pass(warm, warm+changes)
+	left := (float64(inUse()) - float64(before)) / changes
+	if left > most {
+		t.Errorf("each pod that went left %.0f bytes behind, at most %d are tolerated", left, most)
 	}
+	runtime.KeepAlive(s)
+}
+
+// inUse is what stays in memory.
+func inUse() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
 }
 
 func stripAll(t *testing.T, o any) {
