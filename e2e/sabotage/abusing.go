@@ -20,9 +20,23 @@ func abusing() []Sabotage {
 		{
 			Name:  "handshakes of one address are not bounded",
 			File:  "internal/hbone/door/door.go",
-			Old:   "	case v.handshakes >= d.handshakes:\n",
-			New:   "	case v.handshakes < 0:\n",
+			Old:   "	case len(v.handshakes) >= d.handshakes:\n",
+			New:   "	case len(v.handshakes) < 0:\n",
 			Tests: []Test{{"internal/hbone/h2", "TestHalfOpenHandshakes"}},
+		},
+		{
+			Name:  "who holds a place among the handshakes need not give it up",
+			File:  "internal/hbone/h2/server.go",
+			Old:   "		s.door.MakeRoom()\n",
+			New:   "",
+			Tests: []Test{{"internal/hbone/h2", "TestHalfOpenHandshakes"}},
+		},
+		{
+			Name:  "an honest peer's handshake makes room for those of an abuser",
+			File:  "internal/hbone/door/door.go",
+			Old:   "		if len(v.handshakes) <= count {\n",
+			New:   "		if count > 0 && len(v.handshakes) >= count {\n",
+			Tests: []Test{{"internal/hbone/door", "TestWhoYields"}},
 		},
 		{
 			Name:  "header blocks have no end",

@@ -1,9 +1,16 @@
 package sabotage
 
 // lasting breaks what lets node proxies be replaced, killed and started without
-// a control plane.
+// a control plane, and this run for long.
 func lasting() []Sabotage {
 	return []Sabotage{
+		{
+			Name:  "istiod remembers the labels of pods that went",
+			File:  "istiod-lite/kube/shared.go",
+			Old:   "	if len(s.young) == sharedAtOnce || s.young == nil {\n",
+			New:   "	if s.young == nil {\n",
+			Tests: []Test{{"istiod-lite/kube", "TestPodsThatWentLeaveNothingInTheStripper"}},
+		},
 		{
 			Name:  "a kept state is used though it was torn or changed",
 			File:  "ztunnel/kept/file.go",

@@ -8,12 +8,15 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Sabotage is one way to break the product.
@@ -78,26 +81,68 @@ func Run(ctx context.Context, checkout string, s Sabotage) Verdict {
 	return v
 }
 
-// Baseline runs every test of the sabotages on the product as it is: a test
-// that is red anyway, or skipped, proves nothing.
-func Baseline(ctx context.Context, checkout string, list []Sabotage) error {
-	var seen []Test
+// Baseline runs every test of the sabotages on the product as it is, and tells
+// of each package that is done: a test that is red anyway, or skipped, proves
+// nothing. All of those are named, with what they said.
+func Baseline(ctx context.Context, checkout string, list []Sabotage, done func(pkg string, number, of int)) error {
+	tests := map[string][]string{} // of a package
 	for _, s := range list {
 		for _, t := range s.Tests {
-			if slices.Contains(seen, t) {
-				continue
-			}
-			seen = append(seen, t)
-			result, _, err := runTest(ctx, checkout, "", t)
-			if err != nil {
-				return err
-			}
-			if result != "pass" {
-				return fmt.Errorf("without any sabotage the test %s gives %q, want pass", t, result)
+			if !slices.Contains(tests[t.Package], t.Name) {
+				tests[t.Package] = append(tests[t.Package], t.Name)
 			}
 		}
 	}
-	return nil
+	var bad []error
+	for i, pkg := range slices.Sorted(maps.Keys(tests)) {
+		bad = append(bad, green(ctx, checkout, pkg, tests[pkg]))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		done(pkg, i+1, len(tests))
+	}
+	return errors.Join(bad...)
+}
+
+// green is an error that names the tests of a package that do not pass.
+func green(ctx context.Context, checkout, pkg string, names []string) error {
+	var whole []string
+	for _, name := range names {
+		test, _, _ := strings.Cut(name, "/")
+		whole = append(whole, test)
+	}
+	slices.Sort(whole)
+	whole = slices.Compact(whole)
+	out, err := goTest(ctx, checkout, pkg, "-timeout", (time.Duration(len(whole)) * mostTime).String(), "-run", "^("+strings.Join(whole, "|")+")$")
+	var bad []error
+	var red []string
+	for _, name := range names {
+		result, _ := outcome(out, name)
+		if result != "pass" {
+			red = append(red, name)
+		}
+		switch result {
+		case "pass":
+		case "":
+			bad = append(bad, fmt.Errorf("without any sabotage the test %s %s came to no verdict (%v)", pkg, name, err))
+		default:
+			bad = append(bad, fmt.Errorf("without any sabotage the test %s %s gives %q, want pass", pkg, name, result))
+		}
+	}
+	if len(bad) > 0 {
+		bad = append(bad, errors.New(tail(out, red...)))
+	}
+	return errors.Join(bad...)
+}
+
+// mostTime is how long a test may take; one that hangs counts as red.
+const mostTime = time.Minute
+
+// goTest runs tests of a package and gives what go test says, in JSON.
+func goTest(ctx context.Context, checkout, pkg string, args ...string) (said []byte, err error) {
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"test", "-json", "-count=1"}, args...), "./"+pkg)...)
+	cmd.Dir = checkout
+	return cmd.CombinedOutput()
 }
 
 // plant writes the broken file and the overlay that puts it in place.
@@ -127,13 +172,11 @@ func plant(checkout, dir string, s Sabotage) (overlay string, err error) {
 // not found, or the code does not compile) is an error; one that died by panic
 // or hangs counts as failed.
 func runTest(ctx context.Context, checkout, overlay string, t Test) (result string, inside []string, err error) {
-	args := []string{"test", "-json", "-count=1", "-timeout=60s", "-run", "^" + t.Name + "$"}
+	args := []string{"-timeout", mostTime.String(), "-run", "^" + t.Name + "$"}
 	if overlay != "" {
 		args = append(args, "-overlay", overlay)
 	}
-	cmd := exec.CommandContext(ctx, "go", append(args, "./"+t.Package)...)
-	cmd.Dir = checkout
-	out, err := cmd.CombinedOutput()
+	out, err := goTest(ctx, checkout, t.Package, args...)
 	if ctx.Err() != nil {
 		return "", nil, ctx.Err()
 	}
@@ -165,15 +208,19 @@ func outcome(out []byte, name string) (result string, inside []string) {
 	return result, inside
 }
 
-// tail is the readable end of go test's JSON.
-func tail(out []byte) string {
+// tail is the readable end of go test's JSON: of what some tests said, or of all.
+func tail(out []byte, tests ...string) string {
+	of := func(name string) bool {
+		top, _, _ := strings.Cut(name, "/")
+		return len(tests) == 0 || slices.ContainsFunc(tests, func(t string) bool { return t == top || strings.HasPrefix(t, top+"/") })
+	}
 	var lines []string
 	for line := range bytes.Lines(out) {
-		var e struct{ Output string }
+		var e struct{ Output, Test string }
 		if json.Unmarshal(line, &e) != nil {
 			e.Output = string(line)
 		}
-		if s := strings.TrimRight(e.Output, "\n"); s != "" {
+		if s := strings.TrimRight(e.Output, "\n"); s != "" && of(e.Test) {
 			lines = append(lines, "  "+s)
 		}
 	}

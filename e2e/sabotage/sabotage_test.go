@@ -70,13 +70,17 @@ func TestWhoNoticesASabotage(t *testing.T) {
 
 func TestABaselineThatIsNotGreenIsAnError(t *testing.T) {
 	dir := toy(t)
-	green := []Sabotage{{Tests: []Test{{"a", "TestTwoIsRefused"}, {"a", "TestOneIsAllowed"}}}}
-	if err := Baseline(context.Background(), dir, green); err != nil {
-		t.Error(err)
+	packages := 0
+	baseline := func(tests ...Test) error {
+		return Baseline(context.Background(), dir, []Sabotage{{Tests: tests}}, func(string, int, int) { packages++ })
 	}
-	skipped := []Sabotage{{Tests: []Test{{"a", "TestLater"}}}}
-	if err := Baseline(context.Background(), dir, skipped); err == nil || !strings.Contains(err.Error(), `gives "skip"`) {
-		t.Errorf("a skipped test was taken for a green one: %v", err)
+	if err := baseline(Test{"a", "TestTwoIsRefused"}, Test{"a", "TestOneIsAllowed"}); err != nil || packages != 1 {
+		t.Errorf("%d packages, %v", packages, err)
+	}
+	for name, want := range map[string]string{"TestLater": `gives "skip"`, "TestNone": "no verdict", "TestOneIsAllowed/inside": "no verdict"} {
+		if err := baseline(Test{"a", "TestTwoIsRefused"}, Test{"a", name}); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "TestTwo") { // of which nothing is to be said
+			t.Errorf("%s was taken for a green one: %v", name, err)
+		}
 	}
 }
 

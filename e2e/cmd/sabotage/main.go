@@ -44,7 +44,10 @@ func run(ctx context.Context, only string) error {
 		list = append(list, s)
 	}
 	fmt.Println("first without any sabotage: the tests must be green")
-	if err := sabotage.Baseline(ctx, checkout, list); err != nil {
+	began := time.Now()
+	if err := sabotage.Baseline(ctx, checkout, list, func(pkg string, number, of int) {
+		fmt.Printf("%2d/%d %s (%.0f s so far)\n", number, of, pkg, time.Since(began).Seconds())
+	}); err != nil {
 		return err
 	}
 	var verdicts []sabotage.Verdict

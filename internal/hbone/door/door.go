@@ -5,6 +5,7 @@ package door
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -28,8 +29,16 @@ type Door struct {
 
 // visitor is one address.
 type visitor struct {
-	handshakes, tunnels int // tunnels includes the handshakes
-	rate                Meter
+	handshakes []*Visit // the oldest first
+	tunnels    int      // includes the handshakes
+	rate       Meter
+}
+
+// Visit is a connection that was let in, until it is Settled and has Left.
+type Visit struct {
+	door  *Door
+	of    *visitor
+	yield func() // nil: it cannot, or has been asked to
 }
 
 // New bounds the handshakes at once, the tunnels, those in their handshake
@@ -38,9 +47,10 @@ func New(handshakes, tunnels, rate int) *Door {
 	return &Door{handshakes: handshakes, tunnels: tunnels, rate: float64(rate), visitors: map[netip.Addr]*visitor{}}
 }
 
-// Enter lets a connection in, or says why not. What it lets in leaves by Settled
-// and Left.
-func (d *Door) Enter(from netip.Addr, now time.Time) Abuse {
+// Enter lets a connection in, or says why not. It is asked to yield if its
+// handshake is to make room for another; nil never is. What is let in is Settled
+// once, and after that has Left.
+func (d *Door) Enter(from netip.Addr, now time.Time, yield func()) (*Visit, Abuse) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	v := d.visitors[from]
@@ -52,32 +62,59 @@ func (d *Door) Enter(from netip.Addr, now time.Time) Abuse {
 	v.rate.refill(now)
 	switch {
 	case v.rate.tokens < 1:
-		return Rate
-	case v.handshakes >= d.handshakes:
-		return Handshakes
+		return nil, Rate
+	case len(v.handshakes) >= d.handshakes:
+		return nil, Handshakes
 	case v.tunnels >= d.tunnels:
-		return Connections
+		return nil, Connections
 	}
 	v.rate.tokens--
-	v.handshakes++
+	visit := &Visit{door: d, of: v, yield: yield}
+	v.handshakes = append(v.handshakes, visit)
 	v.tunnels++
 	d.pending++
-	return ""
+	return visit, ""
 }
 
 // Settled notes the end of a handshake, whatever came of it.
-func (d *Door) Settled(from netip.Addr) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.visitors[from].handshakes--
-	d.pending--
+func (v *Visit) Settled() {
+	v.door.mu.Lock()
+	defer v.door.mu.Unlock()
+	i := slices.Index(v.of.handshakes, v)
+	v.of.handshakes = slices.Delete(v.of.handshakes, i, i+1)
+	v.door.pending--
 }
 
 // Left notes the end of a connection.
-func (d *Door) Left(from netip.Addr) {
+func (v *Visit) Left() {
+	v.door.mu.Lock()
+	defer v.door.mu.Unlock()
+	v.of.tunnels--
+}
+
+// MakeRoom asks a handshake to yield: of the address with the most of them the
+// one that has taken longest. An honest peer has one, for some milliseconds; who
+// keeps all places from others has many, or is old.
+func (d *Door) MakeRoom() {
 	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.visitors[from].tunnels--
+	var most *Visit
+	count := 0
+	for _, v := range d.visitors {
+		if len(v.handshakes) <= count {
+			continue
+		}
+		if i := slices.IndexFunc(v.handshakes, func(v *Visit) bool { return v.yield != nil }); i >= 0 {
+			most, count = v.handshakes[i], len(v.handshakes)
+		}
+	}
+	var yield func()
+	if most != nil {
+		yield, most.yield = most.yield, nil
+	}
+	d.mu.Unlock()
+	if yield != nil {
+		yield()
+	}
 }
 
 // Waiting is how many handshakes go on.
@@ -92,7 +129,7 @@ func (d *Door) Of(from netip.Addr) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if v := d.visitors[from]; v != nil {
-		return v.handshakes
+		return len(v.handshakes)
 	}
 	return 0
 }

@@ -110,7 +110,7 @@ func (s *served) besides(abuse func()) {
 	long.Close()
 	good.Close()
 	until(t, "the server lets go of everything", func() bool {
-		return len(s.srv.all()) == 0 && s.srv.door.Waiting() == 0 && len(s.srv.slots) == 1 && len(s.srv.trying) == 1 && s.srv.cfg.Unread.Held() == 0
+		return len(s.srv.all()) == 0 && s.srv.door.Waiting() == 0 && len(s.srv.slots) == 1 && len(s.srv.trying) == 0 && s.srv.cfg.Unread.Held() == 0
 	})
 	until(t, "descriptors return to the level before", func() bool { return descriptors(t) <= before })
 }

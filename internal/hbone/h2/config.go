@@ -76,9 +76,9 @@ type ServerConfig struct {
 	// MaxTunnels bounds the connections, those in their handshake included;
 	// further ones wait in the listener's backlog. Zero: 10,000.
 	MaxTunnels int
-	// MaxHandshakes bounds those in their handshake; further ones wait likewise.
-	// While half of the places are taken, a handshake gets but a fifth of its
-	// time. Zero: 512.
+	// MaxHandshakes bounds those in their handshake; for a further one the oldest
+	// of the address with the most of them is cut off. While half of the places
+	// are taken, a handshake gets but a fifth of its time. Zero: 512.
 	MaxHandshakes int
 	// PeerTunnels and PeerHandshakes bound those of one address; further ones are
 	// closed at once. Zero: 256 and 64.

@@ -99,7 +99,9 @@ func (s *server) all() []*tunnel {
 // accept returns nil when the server was told to stop.
 func (s *server) accept(ctx context.Context) error {
 	for wait := time.Duration(0); ; {
-		if !s.place(ctx) {
+		select {
+		case s.slots <- struct{}{}:
+		case <-ctx.Done():
 			return nil
 		}
 		c, err := s.cfg.Listener.Accept()
@@ -108,7 +110,6 @@ func (s *server) accept(ctx context.Context) error {
 			s.arrive(ctx, c)
 			continue
 		}
-		<-s.trying
 		<-s.slots
 		if s.isDraining() {
 			return nil
@@ -125,33 +126,34 @@ func (s *server) accept(ctx context.Context) error {
 	}
 }
 
-// place waits until there is one for another connection.
-func (s *server) place(ctx context.Context) bool {
-	for _, places := range []chan struct{}{s.slots, s.trying} {
-		select {
-		case places <- struct{}{}:
-		case <-ctx.Done():
-			return false
-		}
-	}
-	return true
-}
+// errYields ends a handshake that took a place from another.
+var errYields = errors.New("its handshake was going on while others waited for a place")
 
 // arrive serves a connection, or turns it away.
 func (s *server) arrive(ctx context.Context, c net.Conn) {
 	from := addrPort(c.RemoteAddr())
-	abuse := s.door.Enter(from.Addr(), time.Now())
-	if abuse == "" {
-		s.conns.Go(func() { s.conn(ctx, c, from) })
+	ctx, yield := context.WithCancelCause(ctx)
+	v, abuse := s.door.Enter(from.Addr(), time.Now(), func() { yield(errYields) })
+	if abuse != "" {
+		yield(nil)
+		<-s.slots
+		if tcp, ok := c.(*net.TCPConn); ok {
+			tcp.SetLinger(0) // nothing of it is to stay in the kernel either
+		}
+		c.Close()
+		s.report.Add(abuse, "connection turned away", keyRemote, from, keyReason, abuse)
 		return
 	}
-	<-s.trying
-	<-s.slots
-	if tcp, ok := c.(*net.TCPConn); ok {
-		tcp.SetLinger(0) // nothing of it is to stay in the kernel either
+	select {
+	case s.trying <- struct{}{}:
+	default:
+		s.door.MakeRoom()
+		s.trying <- struct{}{} // handshakes end, by themselves or with ctx
 	}
-	c.Close()
-	s.report.Add(abuse, "connection turned away", keyRemote, from, keyReason, abuse)
+	s.conns.Go(func() {
+		defer yield(nil)
+		s.conn(ctx, c, from, v)
+	})
 }
 
 // transient is true for errors of one connection or of the moment (no free
@@ -168,25 +170,28 @@ func (s *server) isDraining() bool {
 
 // conn makes a tunnel of one connection. What waits for its end does so on a
 // stack of its own, as a handshake has made this one big.
-func (s *server) conn(ctx context.Context, c net.Conn, from netip.AddrPort) {
+func (s *server) conn(ctx context.Context, c net.Conn, from netip.AddrPort, v *door.Visit) {
 	t, err := s.tunnel(ctx, c)
-	s.door.Settled(from.Addr())
+	v.Settled()
 	<-s.trying
 	if err != nil {
+		if errors.Is(context.Cause(ctx), errYields) {
+			err = errors.Join(errYields, err)
+		}
 		s.refused(from, err)
-		s.leaves(c, from)
+		s.leaves(c, v)
 		return
 	}
 	s.conns.Go(func() {
-		defer s.leaves(c, from)
+		defer s.leaves(c, v)
 		s.attend(t)
 	})
 }
 
 // leaves gives back the place of a connection.
-func (s *server) leaves(c net.Conn, from netip.AddrPort) {
+func (s *server) leaves(c net.Conn, v *door.Visit) {
 	c.Close()
-	s.door.Left(from.Addr())
+	v.Left()
 	<-s.slots
 }
 
@@ -207,7 +212,7 @@ func (s *server) attend(t *tunnel) {
 
 func (s *server) refused(from netip.AddrPort, err error) {
 	s.cfg.Logger.Debug("no tunnel", keyRemote, from, "err", err)
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errYields) {
 		s.report.Add(AbuseSlow, "connection cut off", keyRemote, from, keyReason, err)
 	}
 	if _, ok := s.report.Speak(door.Refusals); ok && s.cfg.Refused != nil {

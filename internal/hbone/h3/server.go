@@ -178,7 +178,7 @@ func (s *server) conn(c *quic.Conn) {
 		t.cut(hbone.ErrClosed)
 	}
 	s.attend(t)
-	s.door.Left(v.from.Addr())
+	v.door.Left()
 }
 
 // firstStream ends a tunnel on which nothing was asked.

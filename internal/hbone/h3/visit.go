@@ -20,6 +20,7 @@ import (
 // visit is one of them.
 type visit struct {
 	from netip.AddrPort
+	door *door.Visit
 
 	mu   sync.Mutex
 	self spiffe.ID // whom it found
@@ -87,7 +88,9 @@ func (s *server) arrive(ctx context.Context, info *quic.ClientInfo) (context.Con
 	case s.trying >= s.cfg.MaxHandshakes, s.trying+len(s.tunnels) >= s.cfg.MaxTunnels:
 		return nil, errFull
 	}
-	if abuse := s.door.Enter(v.from.Addr(), time.Now()); abuse != "" {
+	var abuse door.Abuse
+	// It cannot be asked to yield: nobody holds a connection in its handshake.
+	if v.door, abuse = s.door.Enter(v.from.Addr(), time.Now(), nil); abuse != "" {
 		s.report.Add(abuse, "connection turned away", keyRemote, v.from, keyReason, abuse)
 		return nil, errBounds
 	}
@@ -106,7 +109,7 @@ func (s *server) stays(v *visit) bool {
 }
 
 func (s *server) settle(v *visit) {
-	s.door.Settled(v.from.Addr())
+	v.door.Settled()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.trying--
@@ -119,7 +122,7 @@ func (s *server) leaves(v *visit, err error) {
 		return
 	}
 	s.settle(v)
-	s.door.Left(v.from.Addr())
+	v.door.Left()
 	s.cfg.Logger.Debug("no tunnel", keyRemote, v.from, "err", err)
 	var timeout net.Error
 	if errors.As(err, &timeout) && timeout.Timeout() {
