@@ -4,9 +4,11 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -64,6 +66,7 @@ func nodeProxy(ctx context.Context, i int, address string, roots *x509.CertPool,
 	conn, err := grpc.NewClient("passthrough:///"+address,
 		grpc.WithTransportCredentials(grpccredentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, ServerName: "istiod.istio-system.svc"})),
 		grpc.WithPerRPCCredentials(bearer(token)), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
+		grpc.WithStaticStreamWindowSize(xds.Window), grpc.WithStaticConnWindowSize(xds.Window),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(200<<20), grpc.ForceCodecV2(unread{})))
 	if err != nil {
 		return err
@@ -180,9 +183,9 @@ func (unread) Marshal(v any) (mem.BufferSlice, error) {
 
 // Unmarshal implements encoding.CodecV2.
 func (unread) Unmarshal(data mem.BufferSlice, v any) error {
-	whole := data.MaterializeToBuffer(mem.DefaultBufferPool())
-	defer whole.Free()
-	return v.(*heard).read(whole.ReadOnlyData())
+	r := data.Reader()
+	defer r.Close()
+	return v.(*heard).read(r)
 }
 
 var errMalformed = errors.New("malformed response")
@@ -225,25 +228,56 @@ const (
 // named bounds the names that are looked at: a change is one of few.
 const named = 100
 
-func (h *heard) read(b []byte) error {
-	h.size = len(b)
-	return fields(b, func(n protowire.Number, value []byte) error {
-		switch n {
-		case fieldType:
-			h.typ = string(value)
-		case fieldNonce:
-			h.nonce = string(value)
-		case fieldResource:
-			if h.resources++; h.resources > named {
-				return nil
-			}
-			return fields(value, func(n protowire.Number, name []byte) error {
-				if n == fieldName {
-					h.names = append(h.names, string(name))
-				}
-				return nil
-			})
+// read takes a response from the buffers in which it came, without making one
+// text of them.
+func (h *heard) read(r *mem.Reader) error {
+	h.size = r.Remaining()
+	for r.Remaining() > 0 {
+		tag, err := binary.ReadUvarint(r)
+		if err != nil {
+			return err
 		}
-		return nil
-	})
+		if typ := protowire.Type(tag & 7); typ != protowire.BytesType {
+			return fmt.Errorf("%w: a field of type %d", errMalformed, typ)
+		}
+		size, err := binary.ReadUvarint(r)
+		if err != nil || size > uint64(r.Remaining()) {
+			return errors.Join(errMalformed, err)
+		}
+		number := protowire.Number(tag >> 3)
+		if number == fieldResource {
+			h.resources++
+		}
+		if number != fieldType && number != fieldNonce && (number != fieldResource || h.resources > named) {
+			if _, err := r.Discard(int(size)); err != nil {
+				return err
+			}
+			continue
+		}
+		value := make([]byte, size)
+		if _, err := io.ReadFull(r, value); err != nil {
+			return err
+		}
+		if err := h.field(number, value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *heard) field(n protowire.Number, value []byte) error {
+	switch n {
+	case fieldType:
+		h.typ = string(value)
+	case fieldNonce:
+		h.nonce = string(value)
+	case fieldResource:
+		return fields(value, func(n protowire.Number, name []byte) error {
+			if n == fieldName {
+				h.names = append(h.names, string(name))
+			}
+			return nil
+		})
+	}
+	return nil
 }

@@ -7,9 +7,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/ambit-mesh/ambit/internal/xds"
 	"github.com/ambit-mesh/ambit/istiod-lite/ca"
 )
 
@@ -31,7 +31,8 @@ const (
 func (p *plane) serveGRPC(ctx context.Context) error {
 	serving := ca.NewServing(p.authority, p.cfg.servingNames())
 	s := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: serving.GetCertificate})),
+		grpc.Creds(xds.Credentials(&tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: serving.GetCertificate})),
+		grpc.WriteBufferSize(xds.WriteBuffer),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.StaticStreamWindowSize(unread),
 		grpc.MaxConcurrentStreams(1000),

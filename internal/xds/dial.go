@@ -19,6 +19,11 @@ import (
 // maxMessage bounds a decoded response: all of a large mesh comes in one.
 const maxMessage = 200 << 20
 
+// Window is how much of a response may be on its way unread, in bytes. All of a mesh comes
+// at once, and a server that had to ask again and again whether it may go on would
+// keep its others waiting; the whole is held until it is decoded anyway.
+const Window = 4 << 20
+
 // dial prepares a connection with the roots as they are now. It connects when
 // the stream is opened.
 func (c *Client) dial() (*grpc.ClientConn, error) {
@@ -39,6 +44,7 @@ func (c *Client) dial() (*grpc.ClientConn, error) {
 		grpc.WithContextDialer(c.cfg.Dial),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.cfg.MaxMessage)),
+		grpc.WithStaticStreamWindowSize(Window), grpc.WithStaticConnWindowSize(Window),
 		grpc.WithConnectParams(grpc.ConnectParams{MinConnectTimeout: 5 * time.Second}),
 		grpc.WithDisableServiceConfig(),
 		grpc.WithNoProxy(),

@@ -211,9 +211,13 @@ func arrange(deltas map[string]*Delta, guards func(typ, name string) bool, cfg S
 		}
 		return &p.addresses[p.turns]
 	}
-	for _, u := range d.Upserts {
-		r := to(u.Name)
-		r.upserts = append(r.upserts, u)
+	if len(of) == 0 {
+		p.addresses[p.turns].upserts = slices.Clip(d.Upserts) // as is mostly so, of many at once
+	} else {
+		for _, u := range d.Upserts {
+			r := to(u.Name)
+			r.upserts = append(r.upserts, u)
+		}
 	}
 	for _, name := range d.Removed {
 		r := to(name)
