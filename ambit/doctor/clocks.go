@@ -16,8 +16,9 @@ type Heard struct {
 	Off, Doubt time.Duration
 }
 
-// The bounds of a clock. Certificates begin up to two minutes before they are
-// made, and short-lived ones less.
+// The bounds of a clock. Certificates begin a tenth of their life before they are
+// made, and at most 15 minutes: those of a day bear a clock that is 10 minutes
+// behind, those of an hour one of 6.
 const (
 	clockNotice = 10 * time.Second
 	clockBroken = time.Minute
@@ -45,7 +46,7 @@ func judgeClocks(f Facts) []Finding {
 		if off >= clockBroken {
 			level = Fail
 		}
-		all = append(all, Finding{level, "clock of " + where, fmt.Sprintf("is %s %s the API server's: certificates are refused before they begin and after they end", h.Off.Abs().Round(time.Second), direction), "synchronise the node's clock (NTP); timedatectl shows whether it is"})
+		all = append(all, Finding{level, "clock of " + where, fmt.Sprintf("is %s %s the API server's: certificates are refused before they begin and after they end, short-lived ones first", h.Off.Abs().Round(time.Second), direction), "synchronise the node's clock (NTP); timedatectl shows whether it is"})
 	}
 	return all
 }

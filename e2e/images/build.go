@@ -91,6 +91,7 @@ func choose(names []string) ([]Image, error) {
 	if len(names) == 0 {
 		return all, nil
 	}
+	all = append(all, Extra()...)
 	var chosen []Image
 	for _, name := range names {
 		i := slices.IndexFunc(all, func(img Image) bool { return img.Name == name })

@@ -5,11 +5,13 @@ import (
 	"bytes"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"log/slog"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -329,5 +331,44 @@ func TestDownloadedPackagesAreFoundByNameAndVersion(t *testing.T) {
 	}
 	if _, err := a.files([]string{"libc6_9"}); err == nil {
 		t.Error("a package that was not downloaded was found")
+	}
+}
+
+// TestAShiftedProgramReadsAnotherClock builds a program as the image's, and asks
+// it for the time.
+func TestAShiftedProgramReadsAnotherClock(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "go.mod"), "module clock\n\ngo 1.26\n", time.Now())
+	write(t, filepath.Join(dir, "main.go"), `package main
+
+import (
+	"fmt"
+	"time"
+)
+
+func main() {
+	began := time.Now()
+	fmt.Println(began.Unix(), time.Since(began) < time.Minute, time.Until(began.Add(time.Hour)) > 59*time.Minute)
+}
+`, time.Now())
+	programs, err := buildPrograms(t.Context(), Config{Checkout: dir}, t.TempDir(), Image{Name: "clock", Shifted: true, Go: map[string]string{"/clock": "."}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for node, off := range map[string]int64{"a": -600, "ab": 7200, "b": 0, "": 0} {
+		cmd := exec.Command(programs["/clock"])
+		cmd.Env = []string{"NODE_NAME=" + node, ShiftEnv + "=a=-600,ab=7200"}
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var at int64
+		var since, until bool
+		if _, err := fmt.Sscan(string(out), &at, &since, &until); err != nil {
+			t.Fatal(err)
+		}
+		if got := at - time.Now().Unix() - off; got < -60 || got > 60 || !since || !until {
+			t.Errorf("on node %q the clock is %d s from where it is to be, timers are right: %v, %v", node, got, since, until)
+		}
 	}
 }

@@ -22,9 +22,17 @@ func buildPrograms(ctx context.Context, cfg Config, work string, img Image) (map
 	if img.Version != "" {
 		flags += " -X main.version=" + img.Version
 	}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=" + flags}
+	if img.Shifted {
+		overlay, err := shift(ctx, work)
+		if err != nil {
+			return nil, err
+		}
+		args = append(args, "-overlay", overlay)
+	}
 	for path, pkg := range img.Go {
 		out := filepath.Join(work, "go", img.Name, filepath.Base(path))
-		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags="+flags, "-o", out, pkg)
+		cmd := exec.CommandContext(ctx, "go", append(slices.Clone(args), "-o", out, pkg)...)
 		cmd.Dir = cfg.Checkout
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if said, err := cmd.CombinedOutput(); err != nil {

@@ -14,6 +14,8 @@ type Image struct {
 	Version string
 	// Go maps a path in the image to the Go package whose program it is.
 	Go map[string]string
+	// Shifted makes the Go programs read a clock that is wrong: see shift.go.
+	Shifted bool `json:",omitempty"`
 	// Bin maps a path in the image to a program of the directory of tools.
 	Bin map[string]string
 	// Debian is the packages that are unpacked, with what they depend on.
@@ -115,7 +117,14 @@ func advanced() Image {
 	}
 }
 
-// All lists every image.
+// Extra lists the images of single tests, which are only made by name.
+func Extra() []Image {
+	z := goImage(Shifted, "./ztunnel/cmd/ztunnel", "")
+	z.Shifted = true
+	return []Image{z}
+}
+
+// All lists every image but the extra ones.
 func All() []Image { return append(append(System(), Product()...), Test()...) }
 
 // base is what programs from Debian expect around them.
