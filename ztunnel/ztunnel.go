@@ -32,23 +32,24 @@ import (
 
 // proxy is one running ztunnel.
 type proxy struct {
-	config    Config
-	log       *slog.Logger
-	store     *view.Store
-	kept      *kept.Keeper
-	journal   *journal.Journal // nil: none
-	source    source
-	certs     certificates
-	names     podproxy.Names
-	pods      pods
-	readiness admin.Readiness
-	registry  *prometheus.Registry
-	recorder  *telemetry.Recorder
-	dryRuns   *telemetry.DryRuns
-	decisions *decision.Ring
-	tracer    *tracing.Tracer    // nil: no spans
-	known     atomic.Bool        // the agent's pods are known
-	quit      context.CancelFunc // begins the end
+	config     Config
+	log        *slog.Logger
+	store      *view.Store
+	kept       *kept.Keeper
+	journal    *journal.Journal // nil: none
+	source     source
+	certs      certificates
+	names      podproxy.Names
+	pods       pods
+	readiness  admin.Readiness
+	registry   *prometheus.Registry
+	recorder   *telemetry.Recorder
+	dryRuns    *telemetry.DryRuns
+	transports *telemetry.Transports
+	decisions  *decision.Ring
+	tracer     *tracing.Tracer    // nil: no spans
+	known      atomic.Bool        // the agent's pods are known
+	quit       context.CancelFunc // begins the end
 }
 
 // Run serves until ctx is done, then drains within Config.DrainDeadline, and
@@ -100,6 +101,7 @@ func (p *proxy) build() error {
 	p.registry.MustRegister(p.certs)
 	p.bound()
 	p.buildNames()
+	p.transports = telemetry.NewTransports(p.registry)
 	if p.pods, err = p.newPods(); err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func shift(ctx context.Context, work string) (overlay string, err error) {
 		"time.go":  strings.Replace(string(src), reads, reads+"\tsec += shifted\n", 1),
 		"shift.go": shifting,
 	} {
-		file := filepath.Join(dir, name)
+		file := filepath.Join(dir, name+".overlay") // no package of the checkout it lies in
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			return "", err
 		}

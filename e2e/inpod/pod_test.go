@@ -41,7 +41,8 @@ func (w *world) newPod(n *node, name string) *pod {
 	p := &pod{podNet: n.newPodNet(w.t), w: w, node: n, name: name, uid: "uid-" + name, workload: "Kubernetes//Pod/shop/" + name}
 	w.change(func(m *mesh.Model) {
 		m.Workloads[p.workload] = &mesh.Workload{
-			UID: p.workload, Name: name, Namespace: "shop", TrustDomain: "cluster.local", ServiceAccount: name,
+			Settings: mesh.WorkloadSettings{Transport: transportOn(n)},
+			UID:      p.workload, Name: name, Namespace: "shop", TrustDomain: "cluster.local", ServiceAccount: name,
 			Addresses: []netip.Addr{p.v4, p.v6}, Node: n.name, ClusterID: "Kubernetes", Capacity: 1,
 			CanonicalName: name, OwnerName: name, Services: map[mesh.ServiceKey][]mesh.Port{},
 		}

@@ -353,7 +353,7 @@ func TestTwentySituationsAreForeseenAndExplained(t *testing.T) {
 		{
 			name: "a node that is out of reach", from: c.client, to: web, can: true, says: "allowed: no policy restricts it",
 			arrange: func(*mesh.Model) {
-				linuxtest.Run(t, c.nodes[1].ns, "nft", "-f", "-", "table inet firewall { chain f { type filter hook forward priority 0; tcp dport 15008 reject with tcp reset; }; }")
+				linuxtest.Run(t, c.nodes[1].ns, "nft", "-f", "-", "table inet firewall { chain f { type filter hook forward priority 0; tcp dport 15008 reject with tcp reset; udp dport 15008 reject; }; }")
 			},
 			story: []string{"ztunnel one", "attempts  1.", "2.", "flag CONNECT"},
 		},

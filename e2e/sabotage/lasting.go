@@ -78,7 +78,7 @@ func lasting() []Sabotage {
 		{
 			Name:  "a stream that a draining tunnel refuses is not opened in another",
 			File:  "internal/hbone/pool/pool.go",
-			Old:   "		if !errors.Is(err, hbone.ErrDraining) {\n",
+			Old:   "		if !errors.Is(err, hbone.ErrDraining) && !errors.Is(err, hbone.ErrSilent) {\n",
 			New:   "		if err != hbone.ErrClosed {\n",
 			Tests: []Test{{"internal/hbone/pool", "TestAStreamThatATunnelRefusesIsOpenedInAnother"}},
 		},

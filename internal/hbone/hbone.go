@@ -104,6 +104,9 @@ var (
 	ErrReset = errors.New("hbone: stream reset by peer")
 	// ErrDraining is a tunnel that takes no new streams.
 	ErrDraining = errors.New("hbone: draining")
+	// ErrSilent is a tunnel through which nothing comes any more. Another is needed;
+	// the request may have been taken, but nobody can have answered it.
+	ErrSilent = errors.New("hbone: nothing comes from the peer")
 	// ErrNoDatagrams is a datagram on a stream that is not CONNECT-UDP, or such a
 	// stream on a tunnel whose peer takes none.
 	ErrNoDatagrams = errors.New("hbone: no datagrams are carried")

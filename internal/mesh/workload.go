@@ -180,11 +180,13 @@ type WorkloadSettings struct {
 	// Hostname and Subdomain are the workload's own name in DNS: the first is a
 	// label before the name of the headless service that the second names.
 	Hostname, Subdomain string
+	// Transport is over what its tunnels are made.
+	Transport Transport
 }
 
 // IsZero reports whether nothing is set.
 func (s WorkloadSettings) IsZero() bool {
-	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == ""
+	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == "" && s.Transport == TransportAuto
 }
 
 // Identity is whom the workload's certificate names.

@@ -21,6 +21,7 @@ func writeSettings(s mesh.WorkloadSettings) []*workloadpb.Extension {
 	}
 	m := &settingspb.Settings{
 		RegistryOnly: s.RegistryOnly, TrustDomainAliases: s.TrustDomainAliases, Hostname: s.Hostname, Subdomain: s.Subdomain,
+		Transport: settingspb.Transport(s.Transport),
 	}
 	return []*workloadpb.Extension{{Name: settingsName, Config: &anypb.Any{
 		TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: marshal(m),
@@ -40,7 +41,16 @@ func readSettings(in []*workloadpb.Extension) (s mesh.WorkloadSettings, err erro
 		}
 		s = mesh.WorkloadSettings{
 			RegistryOnly: m.GetRegistryOnly(), TrustDomainAliases: m.GetTrustDomainAliases(), Hostname: m.GetHostname(), Subdomain: m.GetSubdomain(),
+			Transport: transport(m.GetTransport()),
 		}
 	}
 	return s, nil
+}
+
+// transport is one of a later version's as if nothing had been said.
+func transport(t settingspb.Transport) mesh.Transport {
+	if t < 0 || t > settingspb.Transport(mesh.TransportH3) {
+		return mesh.TransportAuto
+	}
+	return mesh.Transport(t)
 }

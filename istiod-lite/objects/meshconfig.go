@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 // MeshConfig is the mesh-wide settings: the subset of Istio's MeshConfig that
@@ -32,6 +34,9 @@ type MeshConfig struct {
 	UnseenDeny string
 	// RegistryOnly closes to the mesh's workloads what the mesh does not know.
 	RegistryOnly bool
+	// Transport is over what tunnels of the mesh are made where neither pod nor
+	// namespace says.
+	Transport mesh.Transport
 	// ServiceExportTo is what exportTo of a ServiceEntry is where it has none; empty
 	// means everywhere.
 	ServiceExportTo []string
@@ -85,6 +90,7 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 		// Not Istio's: a setting of this mesh alone.
 		WaypointMissing    *string             `json:"waypointMissing"`
 		UnseenDeny         *string             `json:"unseenDeny"`
+		TunnelTransport    *string             `json:"tunnelTransport"`
 		ExtensionProviders []extensionProvider `json:"extensionProviders"`
 		DefaultProviders   struct {
 			Tracing []string `json:"tracing"`
@@ -112,6 +118,13 @@ func ParseMesh(text string, base MeshConfig) (MeshConfig, error) {
 	}
 	if read.WaypointMissing != nil {
 		base.WaypointMissing = *read.WaypointMissing
+	}
+	if name := read.TunnelTransport; name != nil {
+		t, ok := mesh.ParseTransport(*name)
+		if !ok {
+			return base, fmt.Errorf("tunnelTransport %q is none of auto, h2 and h3", *name)
+		}
+		base.Transport = t
 	}
 	if mode := read.OutboundTrafficPolicy.Mode; mode != nil {
 		switch *mode {

@@ -203,6 +203,12 @@ func TestWhatTheMeshMayDial(t *testing.T) {
 		t.Errorf("nothing said: %v, %v; want what was", m.RegistryOnly, err)
 	}
 	// A mode that nobody knows could be one that closes.
+	if m, err := ParseMesh("tunnelTransport: h3", MeshConfig{}); err != nil || m.Transport != mesh.TransportH3 {
+		t.Errorf("h3 for the mesh: %v, %v", m.Transport, err)
+	}
+	if m, err := ParseMesh("tunnelTransport: h4", MeshConfig{Transport: mesh.TransportH2}); err == nil || m.Transport != mesh.TransportH2 {
+		t.Errorf("a transport that there is not: %v, %v; want an error, and what was", m.Transport, err)
+	}
 	if _, err := ParseMesh("outboundTrafficPolicy: {mode: REGISTRY}", MeshConfig{}); err == nil {
 		t.Error("a mode that nobody knows was taken")
 	}

@@ -76,6 +76,10 @@ func TestPodToWorkload(t *testing.T) {
 		{"a node's locality", podYAML("labels: {}", "nodeName: n1, serviceAccountName: sa", up) + "---\napiVersion: v1\nkind: Node\nmetadata: {name: n1, labels: {topology.kubernetes.io/region: r, topology.kubernetes.io/zone: z, topology.istio.io/subzone: s}}\n", base(func(w *mesh.Workload) {
 			w.Node, w.ServiceAccount, w.Locality = "n1", "sa", mesh.Locality{Region: "r", Zone: "z", Subzone: "s"}
 		})},
+		{"a pod that accepts HTTP/3", podYAML("labels: {ambit.io/tunnel-transport: h3}", "", up), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH3 })},
+		{"a namespace whose pods do", podYAML("labels: {}", "", up) + namespaceOver("h3"), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH3 })},
+		{"a pod that says otherwise than its namespace", podYAML("labels: {ambit.io/tunnel-transport: auto}", "", up) + namespaceOver("h2"), base(nil)},
+		{"a transport that there is not says nothing", podYAML("labels: {ambit.io/tunnel-transport: h4}", "", up) + namespaceOver("h2"), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH2 })},
 		{"a pod that names a waypoint", podYAML("labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}", "", up), base(func(w *mesh.Workload) {
 			w.Waypoint = mesh.GatewayAddress{Service: mesh.ServiceKey{Namespace: "infra", Hostname: "wp.infra.svc.cluster.local"}, Port: 15008}
 		})},
@@ -89,6 +93,10 @@ func TestPodToWorkload(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", tt.sentence, d)
 		}
 	}
+}
+
+func namespaceOver(transport string) string {
+	return "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {ambit.io/tunnel-transport: " + transport + "}}\n"
 }
 
 func TestService(t *testing.T) {

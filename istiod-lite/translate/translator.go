@@ -260,6 +260,7 @@ func (t *Translator) redoPod(k objects.Key) {
 		t.workloads.del(uid)
 		return
 	}
+	w.Settings.Transport = transportOf(t.seen.Mesh, t.seen.Namespaces[objects.Key{Name: k.Namespace}], pod)
 	w.Waypoint = b.Address
 	w.Services = t.servicesOf(pod)
 	w.Policies = t.policiesOf(pod, w.Services)

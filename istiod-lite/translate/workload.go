@@ -16,6 +16,8 @@ const (
 	annotationRedirection = "ambient.istio.io/redirection"
 	labelTunnel           = "networking.istio.io/tunnel"
 	labelSubzone          = "topology.istio.io/subzone"
+	// labelTransport, on a pod or its namespace, is over what its tunnels are made.
+	labelTransport = "ambit.io/tunnel-transport"
 )
 
 // podUID is a pod's resource name.
@@ -71,6 +73,17 @@ func settingsOf(m objects.MeshConfig) mesh.WorkloadSettings {
 		return alias == "" || alias == m.TrustDomain
 	})
 	return mesh.WorkloadSettings{RegistryOnly: m.RegistryOnly, TrustDomainAliases: aliases}
+}
+
+// transportOf is what the pod says, or else its namespace, or else the mesh. What
+// is no transport says nothing; `ambit check` names it.
+func transportOf(m objects.MeshConfig, namespace *corev1.Namespace, pod *corev1.Pod) mesh.Transport {
+	for _, labels := range []map[string]string{pod.Labels, labelsOf(namespace)} {
+		if t, ok := mesh.ParseTransport(labels[labelTransport]); ok {
+			return t
+		}
+	}
+	return m.Transport
 }
 
 func podAddresses(pod *corev1.Pod) []netip.Addr {

@@ -321,6 +321,9 @@ func (f *flight) tunnel(ctx context.Context, d route.OutboundDecision) (far, err
 		f.flow.TraceParent = cmp.Or(f.span.TraceParent(), f.flow.TraceParent)
 	}
 	target := hbone.Target{Address: d.Dial, Self: f.src.Identity(), Accept: d.Accept, Workload: d.Workload.UID}
+	if d.OverH3 {
+		target.Transport = hbone.PreferH3
+	}
 	stream, answer, peer, err := f.Tunnels.Open(ctx, target, f.request(d))
 	if err != nil {
 		return far{}, f.explain(ctx, d, err)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/ambit-mesh/ambit/internal/decision"
 	"github.com/ambit-mesh/ambit/internal/hbone"
+	"github.com/ambit-mesh/ambit/internal/hbone/fallback"
 	"github.com/ambit-mesh/ambit/internal/hbone/h2"
 	"github.com/ambit-mesh/ambit/internal/hbone/pool"
 	"github.com/ambit-mesh/ambit/internal/linux"
@@ -67,6 +68,8 @@ type Config struct {
 	MaxCaptured int
 	// Tuning is for tunnels.
 	Tuning h2.Tuning
+	// Transports counts the tunnels that are made. Nil counts nothing.
+	Transports *telemetry.Transports
 	// Names are how names are found: those of programs' DNS queries, and those
 	// of endpoints that are known by name only.
 	Names Names
@@ -95,8 +98,12 @@ type Proxy struct {
 	captured []*capture.Server // outbound and plaintext inbound
 	names    *dns.Server       // nil listens for none
 	tunnels  hbone.Server
-	dialer   hbone.Dialer
+	overUDP  overUDP
+	dialer   *fallback.Dialer
 	pool     *pool.Pool
+
+	accepting context.Context // ends with StopAccepting
+	noMore    context.CancelFunc
 
 	cut     context.Context // ends everything
 	cancel  context.CancelCauseFunc
@@ -124,6 +131,7 @@ func Start(c Config, pod zds.Pod, ns *linux.NetNS) (*Proxy, error) {
 		return nil, err
 	}
 	p.cut, p.cancel = context.WithCancelCause(context.Background())
+	p.accepting, p.noMore = context.WithCancel(p.cut)
 	p.serve(listeners)
 	return p, nil
 }
@@ -171,7 +179,7 @@ func (p *Proxy) serve(l listeners) {
 		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live, Cut: p.cut, Tracer: p.config.Tracer,
 		Recorder: p.config.Recorder, DryRuns: p.config.DryRuns, Decisions: p.config.Decisions,
 	})
-	p.dialer = h2.NewDialer(h2.Config{Credentials: p.config.Credentials, Connect: p.connect, Tuning: p.config.Tuning})
+	p.dialer = p.newDialer()
 	p.pool = pool.New(pool.Config{
 		Dialer:     p.dialer,
 		MaxStreams: p.config.MaxTunnelStreams, MaxIdle: p.config.IdleTunnel, Logger: p.config.Logger,
@@ -189,6 +197,7 @@ func (p *Proxy) serve(l listeners) {
 		capture.Serve(l[0], out.Handle, p.config.MaxCaptured, p.config.Logger),
 		capture.Serve(l[1], in.Plain, p.config.MaxCaptured, p.config.Logger),
 	}
+	p.overUDP.in = in
 	p.names = p.serveNames()
 	p.serving.Go(func() {
 		if err := p.tunnels.Serve(p.cut); err != nil && p.cut.Err() == nil {
@@ -242,6 +251,7 @@ func (p *Proxy) Follow(v *view.View, renewed map[spiffe.ID]bool) int {
 	})
 	if w := p.record(v); w != nil {
 		p.lastLocal = w
+		p.serveUDP(w)
 	}
 	return p.live.Rejudge(func(c policy.Connection) policy.Verdict { return route.Judge(v, p.lastLocal, c) }) +
 		p.live.Review(func(i connections.Info) string { return route.Outlawed(v, p.lastLocal, i.Original) })
@@ -272,9 +282,10 @@ func (p *Proxy) StopAccepting() {
 		if p.names != nil {
 			p.names.StopAccepting()
 		}
+		p.noMore()
 		p.serving.Go(func() {
 			defer close(p.drained)
-			p.tunnels.Drain(p.cut)
+			p.drainTunnels()
 		})
 	})
 }
@@ -295,5 +306,7 @@ func (p *Proxy) Drain(ctx context.Context) error {
 	<-p.drained
 	p.cancel(nil)
 	p.serving.Wait()
-	return errors.Join(append(errs, p.pool.Close())...)
+	errs = append(errs, p.pool.Close())
+	p.dialer.Close()
+	return errors.Join(errs...)
 }

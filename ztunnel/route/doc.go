@@ -51,6 +51,9 @@ type OutboundDecision struct {
 	Authority string
 	// Accept are the identities the tunnel's server may have; HBONE only.
 	Accept []spiffe.ID
+	// OverH3 is whether the tunnel is to be made over HTTP/3 if that gets through;
+	// HBONE only.
+	OverH3 bool
 	// Workload is the one dialled, the waypoint's if there is one; nil with
 	// Passthrough.
 	Workload *mesh.Workload

@@ -123,7 +123,7 @@ func (o *outbound) direct(w *mesh.Workload, at netip.AddrPort) OutboundDecision 
 	}
 	return OutboundDecision{
 		Kind: HBONE, Dial: netip.AddrPortFrom(at.Addr(), hbonePort), Authority: at.String(),
-		Accept: w.Identities(), Workload: w, Endpoint: at,
+		Accept: w.Identities(), Workload: w, Endpoint: at, OverH3: o.src.Settings.Transport.OverH3(w.Settings.Transport),
 	}
 }
 

@@ -36,6 +36,8 @@ type Config struct {
 	// MaxBlocked bounds the addresses that are remembered; beyond it the one that
 	// was found blocked first is forgotten. Zero: 10,000.
 	MaxBlocked int
+	// Made is told of each tunnel, and whether it is over HTTP/3. Nil: nobody is.
+	Made func(h3 bool)
 	// Fallen is told of each address that is found blocked, and why. Nil: nobody is.
 	Fallen func(at netip.Addr, why error)
 	// Logger is told the same. Nil: nothing is logged.
@@ -78,15 +80,24 @@ func New(cfg Config) *Dialer {
 
 // Dial implements hbone.Dialer.
 func (d *Dialer) Dial(ctx context.Context, t hbone.Target) (hbone.Tunnel, error) {
-	switch t.Transport {
-	case hbone.OnlyH3:
-		return d.cfg.H3.Dial(ctx, t)
-	case hbone.PreferH3:
-		if !d.isBlocked(t) {
-			return d.race(ctx, t)
-		}
+	r := d.dial(ctx, t)
+	if r.err == nil && d.cfg.Made != nil {
+		d.cfg.Made(r.h3)
 	}
-	return d.cfg.H2.Dial(ctx, t)
+	return r.tunnel, r.err
+}
+
+func (d *Dialer) dial(ctx context.Context, t hbone.Target) (r made) {
+	r.h3 = t.Transport == hbone.OnlyH3
+	switch {
+	case r.h3:
+		r.tunnel, r.err = d.cfg.H3.Dial(ctx, t)
+	case t.Transport == hbone.PreferH3 && !d.isBlocked(t):
+		return d.race(ctx, t)
+	default:
+		r.tunnel, r.err = d.cfg.H2.Dial(ctx, t)
+	}
+	return r
 }
 
 // made is the outcome of a dial.
@@ -98,7 +109,7 @@ type made struct {
 
 // race tries HTTP/3, and HTTP/2 too once that has failed or lasts. The first
 // tunnel wins.
-func (d *Dialer) race(ctx context.Context, t hbone.Target) (hbone.Tunnel, error) {
+func (d *Dialer) race(ctx context.Context, t hbone.Target) made {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	results := make(chan made) // what comes after the winner is closed by lose
@@ -125,19 +136,19 @@ func (d *Dialer) race(ctx context.Context, t hbone.Target) (hbone.Tunnel, error)
 	for {
 		select {
 		case <-ctx.Done():
-			return nil, fmt.Errorf("opening tunnel to %s: %w", t.Address, ctx.Err())
+			return made{err: fmt.Errorf("opening tunnel to %s: %w", t.Address, ctx.Err())}
 		case <-patience.C:
 			beginH2()
 		case r := <-results:
 			running--
 			switch {
 			case r.err == nil && r.h3:
-				return r.tunnel, nil
+				return r
 			case r.err == nil:
 				d.block(t, cmp.Or(failed[1], errSlow))
-				return r.tunnel, nil
+				return r
 			case refused(r.err):
-				return nil, r.err
+				return r
 			case r.h3:
 				failed[1] = r.err
 				beginH2()
@@ -145,7 +156,7 @@ func (d *Dialer) race(ctx context.Context, t hbone.Target) (hbone.Tunnel, error)
 				failed[0] = r.err
 			}
 			if running == 0 {
-				return nil, fmt.Errorf("%w; over HTTP/3: %w", failed[0], failed[1])
+				return made{err: fmt.Errorf("%w; over HTTP/3: %w", failed[0], failed[1])}
 			}
 		}
 	}

@@ -53,6 +53,12 @@ type Config struct {
 	Credentials hbone.Credentials
 	// Listen opens the socket of a tunnel. Nil: UDP from this namespace.
 	Listen Listen
+	// Silence is how long a request may wait for its answer while no packet at all
+	// comes from the peer: then UDP is taken for blocked, the request is given up
+	// with hbone.ErrSilent, and the tunnel takes no more. Zero: 250 ms.
+	Silence time.Duration
+	// Silent is told of each tunnel that is found so. Nil: nobody is.
+	Silent func(to hbone.Target, why error)
 	Tuning
 }
 

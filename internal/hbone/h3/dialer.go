@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -24,6 +25,7 @@ func NewDialer(cfg Config) hbone.Dialer {
 	if cfg.Listen == nil {
 		cfg.Listen = listen
 	}
+	def(&cfg.Silence, 250*time.Millisecond)
 	return &dialer{cfg, door.NewReport(cfg.Tuning.Logger, cfg.Tuning.Abused)}
 }
 
@@ -78,6 +80,12 @@ func (d *dialer) dial(ctx context.Context, to hbone.Target) (*tunnel, error) {
 	}
 	t := newTunnel(c, peer, d.cfg.Tuning, true)
 	t.release, t.report = release, d.report
+	t.silence = d.cfg.Silence
+	t.silent = func(why error) {
+		if d.cfg.Silent != nil {
+			d.cfg.Silent(to, why)
+		}
+	}
 	t.start()
 	d.cfg.Credentials.Watch(to.Self, peer, t.ended_, t.cut)
 	return t, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
@@ -26,10 +27,13 @@ func (t *tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone
 	if err != nil {
 		return nil, none, fmt.Errorf("opening stream to %s: %w", r.Authority, err)
 	}
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	defer t.listen(end)()
 	stop := context.AfterFunc(ctx, func() { s.abort(http3.ErrCodeRequestCanceled, hbone.ErrClosed) })
 	resp, err := s.ask(request)
 	if !stop() {
-		return nil, none, fmt.Errorf("waiting for the answer of %s: %w", t.peer.Remote, ctx.Err())
+		return nil, none, fmt.Errorf("waiting for the answer of %s: %w", t.peer.Remote, context.Cause(ctx))
 	}
 	switch {
 	case err != nil:
@@ -44,6 +48,33 @@ func (t *tunnel) Open(ctx context.Context, r hbone.Request) (hbone.Stream, hbone
 	}
 	return s, resp, nil
 }
+
+// listen ends a request if no packet comes from the peer while it waits, until
+// stop. The peer acknowledges what it gets within milliseconds, however long it
+// takes to answer, unless it is far away. Further requests go elsewhere.
+func (t *tunnel) listen(end context.CancelCauseFunc) (stop func()) {
+	before := t.conn.ConnectionStats()
+	limit := max(t.silence, farAway*before.SmoothedRTT)
+	timer := time.AfterFunc(limit, func() {
+		if t.conn.ConnectionStats().PacketsReceived != before.PacketsReceived {
+			return
+		}
+		why := fmt.Errorf("%w within %v", hbone.ErrSilent, limit)
+		t.mu.Lock()
+		first := !t.isDone
+		t.doneLocked()
+		t.mu.Unlock()
+		end(why)
+		if first {
+			t.silent(why)
+		}
+	})
+	return func() { timer.Stop() }
+}
+
+// farAway is how many round trips a peer may be silent, in which a lost packet is
+// sent again twice.
+const farAway = 6
 
 // request is the HEADERS frame that asks for r.
 func (t *tunnel) request(r hbone.Request) ([]byte, error) {

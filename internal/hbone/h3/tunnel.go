@@ -28,6 +28,8 @@ type tunnel struct {
 	handler hbone.Handler // server
 	offered bool          // server: handler takes CONNECT-UDP
 	release func()        // client: closes the socket
+	silence time.Duration // client: see Config
+	silent  func(why error)
 	ctx     context.Context
 	cancel  context.CancelFunc
 	work    sync.WaitGroup // what reads the peer's unidirectional streams, and what empties ended ones

@@ -99,7 +99,7 @@ func (p *Pool) Open(ctx context.Context, t hbone.Target, r hbone.Request) (hbone
 			return nil, hbone.Response{}, hbone.Peer{}, err
 		}
 		s, resp, err := m.tunnel.Open(ctx, r)
-		if !errors.Is(err, hbone.ErrDraining) {
+		if !errors.Is(err, hbone.ErrDraining) && !errors.Is(err, hbone.ErrSilent) {
 			return s, resp, m.tunnel.Peer(), err
 		}
 		full = m.tunnel

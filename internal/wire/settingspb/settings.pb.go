@@ -24,6 +24,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Transport is what is accepted: with H3, HTTP/3 beside HTTP/2. With H2, a
+// workload's own tunnels are over HTTP/2 too, whatever their destinations accept.
+type Transport int32
+
+const (
+	Transport_AUTO Transport = 0
+	Transport_H2   Transport = 1
+	Transport_H3   Transport = 2
+)
+
+// Enum value maps for Transport.
+var (
+	Transport_name = map[int32]string{
+		0: "AUTO",
+		1: "H2",
+		2: "H3",
+	}
+	Transport_value = map[string]int32{
+		"AUTO": 0,
+		"H2":   1,
+		"H3":   2,
+	}
+)
+
+func (x Transport) Enum() *Transport {
+	p := new(Transport)
+	*p = x
+	return p
+}
+
+func (x Transport) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Transport) Descriptor() protoreflect.EnumDescriptor {
+	return file_settingspb_settings_proto_enumTypes[0].Descriptor()
+}
+
+func (Transport) Type() protoreflect.EnumType {
+	return &file_settingspb_settings_proto_enumTypes[0]
+}
+
+func (x Transport) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Transport.Descriptor instead.
+func (Transport) EnumDescriptor() ([]byte, []int) {
+	return file_settingspb_settings_proto_rawDescGZIP(), []int{0}
+}
+
 // Settings is the extension "ambit.workload" of istio.workload.Workload. It is
 // sent only where it says something; an upstream proxy passes it over.
 type Settings struct {
@@ -34,8 +85,10 @@ type Settings struct {
 	TrustDomainAliases []string `protobuf:"bytes,2,rep,name=trust_domain_aliases,json=trustDomainAliases,proto3" json:"trust_domain_aliases,omitempty"`
 	// hostname and subdomain are the workload's own name in DNS: a label before
 	// the name of the headless service that subdomain names.
-	Hostname      string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
-	Subdomain     string `protobuf:"bytes,4,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
+	Hostname  string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	Subdomain string `protobuf:"bytes,4,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
+	// transport is over what tunnels to and from the workload are made.
+	Transport     Transport `protobuf:"varint,5,opt,name=transport,proto3,enum=ambit.workload.Transport" json:"transport,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -96,6 +149,13 @@ func (x *Settings) GetSubdomain() string {
 		return x.Subdomain
 	}
 	return ""
+}
+
+func (x *Settings) GetTransport() Transport {
+	if x != nil {
+		return x.Transport
+	}
+	return Transport_AUTO
 }
 
 // ServiceSettings is the extension "ambit.service" of istio.workload.Service, by
@@ -160,16 +220,21 @@ var File_settingspb_settings_proto protoreflect.FileDescriptor
 
 const file_settingspb_settings_proto_rawDesc = "" +
 	"\n" +
-	"\x19settingspb/settings.proto\x12\x0eambit.workload\"\x9b\x01\n" +
+	"\x19settingspb/settings.proto\x12\x0eambit.workload\"\xd4\x01\n" +
 	"\bSettings\x12#\n" +
 	"\rregistry_only\x18\x01 \x01(\bR\fregistryOnly\x120\n" +
 	"\x14trust_domain_aliases\x18\x02 \x03(\tR\x12trustDomainAliases\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1c\n" +
-	"\tsubdomain\x18\x04 \x01(\tR\tsubdomain\"[\n" +
+	"\tsubdomain\x18\x04 \x01(\tR\tsubdomain\x127\n" +
+	"\ttransport\x18\x05 \x01(\x0e2\x19.ambit.workload.TransportR\ttransport\"[\n" +
 	"\x0fServiceSettings\x12)\n" +
 	"\x10affinity_seconds\x18\x01 \x01(\rR\x0faffinitySeconds\x12\x1d\n" +
 	"\n" +
-	"visible_in\x18\x02 \x03(\tR\tvisibleInBAZ?github.com/ambit-mesh/ambit/internal/wire/settingspb;settingspbb\x06proto3"
+	"visible_in\x18\x02 \x03(\tR\tvisibleIn*%\n" +
+	"\tTransport\x12\b\n" +
+	"\x04AUTO\x10\x00\x12\x06\n" +
+	"\x02H2\x10\x01\x12\x06\n" +
+	"\x02H3\x10\x02BAZ?github.com/ambit-mesh/ambit/internal/wire/settingspb;settingspbb\x06proto3"
 
 var (
 	file_settingspb_settings_proto_rawDescOnce sync.Once
@@ -183,17 +248,20 @@ func file_settingspb_settings_proto_rawDescGZIP() []byte {
 	return file_settingspb_settings_proto_rawDescData
 }
 
+var file_settingspb_settings_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
 var file_settingspb_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_settingspb_settings_proto_goTypes = []any{
-	(*Settings)(nil),        // 0: ambit.workload.Settings
-	(*ServiceSettings)(nil), // 1: ambit.workload.ServiceSettings
+	(Transport)(0),          // 0: ambit.workload.Transport
+	(*Settings)(nil),        // 1: ambit.workload.Settings
+	(*ServiceSettings)(nil), // 2: ambit.workload.ServiceSettings
 }
 var file_settingspb_settings_proto_depIdxs = []int32{
-	0, // [0:0] is the sub-list for method output_type
-	0, // [0:0] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	0, // 0: ambit.workload.Settings.transport:type_name -> ambit.workload.Transport
+	1, // [1:1] is the sub-list for method output_type
+	1, // [1:1] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_settingspb_settings_proto_init() }
@@ -206,13 +274,14 @@ func file_settingspb_settings_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_settingspb_settings_proto_rawDesc), len(file_settingspb_settings_proto_rawDesc)),
-			NumEnums:      0,
+			NumEnums:      1,
 			NumMessages:   2,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
 		GoTypes:           file_settingspb_settings_proto_goTypes,
 		DependencyIndexes: file_settingspb_settings_proto_depIdxs,
+		EnumInfos:         file_settingspb_settings_proto_enumTypes,
 		MessageInfos:      file_settingspb_settings_proto_msgTypes,
 	}.Build()
 	File_settingspb_settings_proto = out.File
