@@ -13,7 +13,7 @@ import (
 
 // transport is this one, as the conformance test wants it.
 var transport = hbonetest.Transport{
-	Dialer: func(c hbone.Credentials) hbone.Dialer { return NewDialer(Config{Credentials: c}) },
+	Dialer: func(c hbone.Credentials) hbone.Dialer { return NewDialer(Config{Credentials: c, Silence: unhurried}) },
 	Server: func(t testing.TB, self spiffe.ID, c hbone.Credentials, h hbone.Handler, refused func(error)) (hbone.Server, netip.AddrPort) {
 		pc, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		if err != nil {

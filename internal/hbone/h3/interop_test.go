@@ -48,7 +48,7 @@ func theirs(t *testing.T, h http.HandlerFunc) hbone.Tunnel {
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(pc) }()
 	t.Cleanup(func() { srv.Close(); <-served; pc.Close() })
-	tn, err := NewDialer(Config{Credentials: creds}).Dial(t.Context(), hbone.Target{Address: addrPort(pc.LocalAddr()), Self: clientID, Accept: []spiffe.ID{serverID}})
+	tn, err := NewDialer(Config{Credentials: creds, Silence: unhurried}).Dial(t.Context(), hbone.Target{Address: addrPort(pc.LocalAddr()), Self: clientID, Accept: []spiffe.ID{serverID}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -121,7 +121,7 @@ func holding(in hbone.Incoming) {
 func (s *served) dial(as spiffe.ID, from netip.Addr) (hbone.Tunnel, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	return NewDialer(Config{Credentials: s.creds, Listen: func(context.Context, netip.AddrPort) (net.PacketConn, error) {
+	return NewDialer(Config{Credentials: s.creds, Silence: unhurried, Listen: func(context.Context, netip.AddrPort) (net.PacketConn, error) {
 		return net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(from, 0)))
 	}}).Dial(ctx, hbone.Target{Address: s.addr, Self: as, Accept: []spiffe.ID{serverID}})
 }
