@@ -144,14 +144,19 @@ func (p *pool) keep(s *place, se *networking.ServiceEntry) {
 // give finds a free address, beginning with the one that the names lead to.
 // Nothing is given when the range is used up.
 func (p *pool) give(s *place) {
-	h := fnv.New64a()
-	h.Write([]byte(s.entry.Namespace + "/" + s.entry.Name + "/" + s.host))
-	for n, i := h.Sum64(), 0; i < rangeSize && p.used[s.of] < rangeSize; n, i = n+1, i+1 {
+	for n, i := s.number(), 0; i < rangeSize && p.used[s.of] < rangeSize; n, i = n+1, i+1 {
 		if a := nth(virtualRanges[s.of], n); p.take(a, s.of) {
 			s.has = a
 			return
 		}
 	}
+}
+
+// number is where the names of a place lead to.
+func (s *place) number() uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(s.entry.Namespace + "/" + s.entry.Name + "/" + s.host))
+	return h.Sum64()
 }
 
 // nth is an address of a range: its last two bytes are the number's, kept off

@@ -87,9 +87,22 @@ func TestVirtualAddressesOutliveRestarts(t *testing.T) {
 	if len(before) != len(all) {
 		t.Fatalf("%d of %d entries have addresses", len(before), len(all))
 	}
-	// Who came while nobody looked, and older than all, takes nothing away.
-	for i := range 100 {
-		if _, err := set.Put(resolved("n9", fmt.Sprint("late", i), -1, fmt.Sprintf("h%d.example.com", i))); err != nil {
+	// Who came while nobody looked, and older than all, takes nothing away, though
+	// his names lead to an address of another.
+	taken := map[string]bool{}
+	for _, had := range before {
+		for _, a := range had {
+			taken[a.Value] = true
+		}
+	}
+	late := 0
+	for i := 0; late < 20; i++ {
+		s := place{entry: objects.Key{Namespace: "n9", Name: fmt.Sprint("late", i)}, host: "late.example.com"}
+		if !taken[nth(virtualRanges[0], s.number()).String()] {
+			continue
+		}
+		late++
+		if _, err := set.Put(resolved(s.entry.Namespace, s.entry.Name, -1, s.host)); err != nil {
 			t.Fatal(err)
 		}
 	}
