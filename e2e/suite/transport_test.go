@@ -15,7 +15,7 @@ import (
 
 // TestANamespaceGoesOverToHTTP3UnderLoad: its label changes under load, and the
 // node proxies are replaced while its tunnels are over HTTP/3. No request fails,
-// and what goes between the nodes is encrypted as before.
+// megabytes arrive whole, and what goes between the nodes is encrypted as before.
 func TestANamespaceGoesOverToHTTP3UnderLoad(t *testing.T) {
 	onOurNodes(t)
 	const lasts = 2 * time.Minute // at most
@@ -45,6 +45,11 @@ func TestANamespaceGoesOverToHTTP3UnderLoad(t *testing.T) {
 		}
 		if err := sc.encryptedBetween(ctx, "client", "server"); err != nil {
 			return err
+		}
+		for _, direction := range []string{"up", "down"} { // with its checksum
+			if err := sc.Works(ctx, "client", "bulk", "--bytes", fmt.Sprint(64<<20), "--direction", direction, "--timeout", "1m", address(hosts[0], bulkPort)); err != nil {
+				return err
+			}
 		}
 		if _, err := sc.replaceZtunnels(ctx); err != nil {
 			return err
