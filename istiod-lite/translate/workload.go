@@ -76,7 +76,7 @@ func settingsOf(m objects.MeshConfig) mesh.WorkloadSettings {
 }
 
 // transportOf is what the pod says, or else its namespace, or else the mesh. What
-// is no transport says nothing; `ambit check` names it.
+// is no transport says nothing.
 func transportOf(m objects.MeshConfig, namespace *corev1.Namespace, pod *corev1.Pod) mesh.Transport {
 	for _, labels := range []map[string]string{pod.Labels, labelsOf(namespace)} {
 		if t, ok := mesh.ParseTransport(labels[labelTransport]); ok {
