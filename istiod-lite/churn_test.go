@@ -46,6 +46,13 @@ func TestWhatIsGoneLeavesNothingBehind(t *testing.T) {
 	if n := len(p.model.Load().model.Workloads); n != alive {
 		t.Errorf("%d workloads are alive, want %d", n, alive)
 	}
+	// What is small is not told from what the runtime does with its memory.
+	if n := len(p.pods.pods); n != alive {
+		t.Errorf("%d pods are placed, want %d", n, alive)
+	}
+	if n := len(p.pods.runs); n != alive {
+		t.Errorf("%d places are known, want %d", n, alive)
+	}
 }
 
 // fleeting is a pod with an account and a node of its own, and a service.
