@@ -95,7 +95,7 @@ func (sc *Scene) replaceZtunnels(ctx context.Context) (ending, error) {
 	var all []*tail
 	for _, p := range pods {
 		old[p.UID] = true
-		one, err := sc.follow(ctx, p.Name)
+		one, err := sc.follow(ctx, p.Name, func(m map[string]any) bool { return m["cut"] != nil })
 		if err != nil {
 			return ending{}, err
 		}
@@ -149,14 +149,14 @@ func (sc *Scene) ztunnelsReady(ctx context.Context, old map[types.UID]bool) erro
 	})
 }
 
-// tail follows the log of a node proxy to its end.
+// tail follows the log of a node proxy to its end, and keeps some of its lines.
 type tail struct {
 	done  chan struct{}
 	mu    sync.Mutex
 	lines []map[string]any
 }
 
-func (sc *Scene) follow(ctx context.Context, pod string) (*tail, error) {
+func (sc *Scene) follow(ctx context.Context, pod string, keep func(map[string]any) bool) (*tail, error) {
 	now := metav1.Now()
 	stream, err := sc.Reach.Client.CoreV1().Pods(manifests.Namespace).GetLogs(pod, &corev1.PodLogOptions{Container: "istio-proxy", Follow: true, SinceTime: &now}).Stream(ctx)
 	if err != nil {
@@ -170,7 +170,7 @@ func (sc *Scene) follow(ctx context.Context, pod string) (*tail, error) {
 		s.Buffer(nil, 1<<20)
 		for s.Scan() {
 			var m map[string]any
-			if json.Unmarshal(s.Bytes(), &m) == nil && m["cut"] != nil {
+			if json.Unmarshal(s.Bytes(), &m) == nil && keep(m) {
 				one.mu.Lock()
 				one.lines = append(one.lines, m)
 				one.mu.Unlock()
@@ -180,7 +180,7 @@ func (sc *Scene) follow(ctx context.Context, pod string) (*tail, error) {
 	return one, nil
 }
 
-// end waits for the end of the log and gives the lines that tell of cuts.
+// end waits for the end of the log and gives the lines that were kept.
 func (o *tail) end(ctx context.Context) ([]map[string]any, error) {
 	select {
 	case <-o.done:

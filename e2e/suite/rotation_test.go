@@ -62,6 +62,10 @@ func TestTheRootIsReplacedUnderLoadAndNobodyNotices(t *testing.T) {
 			sc.Begin(ctx, "client", "load", "--rate", "20", "--timeout", "10s", "--duration", lasts, url("behind."+sc.NS, 80)),
 			sc.Begin(ctx, "client", "hold", "--connections", "200", "--every", "5s", "--duration", lasts, address(hosts[0], tcpPort)),
 		}
+		told, err := sc.troubles(ctx)
+		if err != nil {
+			return err
+		}
 		if err := sc.steady(ctx, clients, 3*time.Second); err != nil {
 			return err
 		}
@@ -95,8 +99,40 @@ func TestTheRootIsReplacedUnderLoadAndNobodyNotices(t *testing.T) {
 		if err := sc.stop(ctx, "client"); err != nil {
 			return err
 		}
-		return sc.allEnded(clients)
+		if err := sc.allEnded(clients); err != nil {
+			told()
+			return err
+		}
+		return nil
 	})
+}
+
+// troubles keeps from now on what node proxies say of roots, of certificates, and
+// of connections of the scene that failed: their logs rotate within a minute of
+// such a load. tell shows the first of each.
+func (sc *Scene) troubles(ctx context.Context) (tell func(), err error) {
+	pods, err := sc.Pods(ctx, manifests.Namespace, "app=ztunnel")
+	if err != nil {
+		return nil, err
+	}
+	tails := map[string]*tail{}
+	for _, p := range pods {
+		if tails[p.Name], err = sc.follow(ctx, p.Name, func(m map[string]any) bool {
+			return m["component"] == "certs" || m["error"] != nil && (m["src.namespace"] == sc.NS || m["dst.namespace"] == sc.NS || m["msg"] == "connection failed")
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return func() {
+		const shown = 60
+		for name, one := range tails {
+			one.mu.Lock()
+			for _, m := range one.lines[:min(len(one.lines), shown)] {
+				sc.t.Log(name, m)
+			}
+			one.mu.Unlock()
+		}
+	}, nil
 }
 
 // allEnded waits for clients and is an error unless all of each succeeded.
