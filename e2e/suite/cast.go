@@ -47,24 +47,30 @@ const (
 	grpcPort  = 9003
 )
 
+// probePatience is how many seconds a probe waits for its answer, as long as the
+// loads of tests do. With Kubernetes' one second, a machine that has no time for
+// three takes a server out of its services: requests are then refused that are
+// late at most.
+const probePatience = 10
+
 // HTTPProbe asks a port over HTTP, every second.
 func HTTPProbe(port int) *corev1.Probe {
-	return &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(int32(port))}}}
+	return &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: probePatience, ProbeHandler: corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/", Port: intstr.FromInt32(int32(port))}}}
 }
 
 // TCPProbe connects to a port, every second.
 func TCPProbe(port int) *corev1.Probe {
-	return &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(int32(port))}}}
+	return &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: probePatience, ProbeHandler: corev1.ProbeHandler{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt32(int32(port))}}}
 }
 
 // GRPCProbe asks the gRPC health service, every second.
 func GRPCProbe(port int) *corev1.Probe {
-	return &corev1.Probe{PeriodSeconds: 1, ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(port)}}}
+	return &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: probePatience, ProbeHandler: corev1.ProbeHandler{GRPC: &corev1.GRPCAction{Port: int32(port)}}}
 }
 
 // ExecProbe runs a program in the container, every second.
 func ExecProbe(command ...string) *corev1.Probe {
-	return &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: 5, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}}
+	return &corev1.Probe{PeriodSeconds: 1, TimeoutSeconds: probePatience, ProbeHandler: corev1.ProbeHandler{Exec: &corev1.ExecAction{Command: command}}}
 }
 
 // Start creates pods and waits until they are ready.
