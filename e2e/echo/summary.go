@@ -41,6 +41,9 @@ type Summary struct {
 	// LastOK when the latest good one did; each is zero if there was none.
 	FirstFailed time.Time `json:"firstFailed,omitzero"`
 	LastOK      time.Time `json:"lastOK,omitzero"`
+	// FirstFailureKnown is when it was first known of an attempt that it failed:
+	// what begins later cannot overlap with what went wrong.
+	FirstFailureKnown time.Time `json:"firstFailureKnown,omitzero"`
 
 	began time.Time
 	took  []time.Duration
@@ -63,9 +66,11 @@ func newSummary(target string) *Summary {
 // note counts one attempt.
 func (s *Summary) note(took time.Duration, err error) {
 	s.Attempts++
-	began := time.Now().Add(-took)
+	now := time.Now()
+	began := now.Add(-took)
 	if err != nil {
 		if s.Failed == 0 {
+			s.FirstFailureKnown = now
 			s.FirstFailure = began.Sub(s.began).Round(time.Millisecond).String()
 		}
 		if s.Failed == 0 || began.Before(s.FirstFailed) {
