@@ -50,12 +50,12 @@ type Config struct {
 	// Mark is on every packet sent inside pods. Zero is linux.Mark; negative is
 	// none.
 	Mark int
-	// NoReusePort, NoOriginalSource, KeepAlive, Tuning, IdleTunnel and
+	// NoReusePort, NoOriginalSource, KeepAlive, Tuning, IdleTunnel, IdleFlow and
 	// MaxTunnelStreams are podproxy.Config's.
 	NoReusePort, NoOriginalSource bool
 	KeepAlive                     net.KeepAliveConfig
 	Tuning                        h2.Tuning
-	IdleTunnel                    time.Duration
+	IdleTunnel, IdleFlow          time.Duration
 	MaxTunnelStreams              int
 	// Tracing says where spans go; its zero value is nowhere. Who we are is filled
 	// in.

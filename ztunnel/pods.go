@@ -30,8 +30,8 @@ func (p *proxy) podConfig() podproxy.Config {
 	return podproxy.Config{
 		Store: p.store, Credentials: p.certs, Recorder: p.recorder, Tracer: p.tracer, DryRuns: p.dryRuns, Decisions: p.decisions, Logger: c.Logger,
 		Mark: c.Mark, NoReusePort: c.NoReusePort, NoOriginalSource: c.NoOriginalSource, KeepAlive: c.KeepAlive,
-		Names: p.names, Tuning: c.Tuning, IdleTunnel: c.IdleTunnel, MaxTunnelStreams: c.MaxTunnelStreams,
-		Transports: p.transports,
+		Names: p.names, Tuning: c.Tuning, IdleTunnel: c.IdleTunnel, IdleFlow: c.IdleFlow, MaxTunnelStreams: c.MaxTunnelStreams,
+		Transports: p.transports, DatagramDrops: p.drops,
 	}
 }
 

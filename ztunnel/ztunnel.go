@@ -46,6 +46,7 @@ type proxy struct {
 	recorder   *telemetry.Recorder
 	dryRuns    *telemetry.DryRuns
 	transports *telemetry.Transports
+	drops      *telemetry.DatagramDrops
 	decisions  *decision.Ring
 	tracer     *tracing.Tracer    // nil: no spans
 	known      atomic.Bool        // the agent's pods are known
@@ -101,7 +102,8 @@ func (p *proxy) build() error {
 	p.registry.MustRegister(p.certs)
 	p.bound()
 	p.buildNames()
-	p.transports = telemetry.NewTransports(p.registry)
+	p.transports, p.drops = telemetry.NewTransports(p.registry), telemetry.NewDatagramDrops()
+	p.registry.MustRegister(p.drops)
 	if p.pods, err = p.newPods(); err != nil {
 		return err
 	}

@@ -231,7 +231,7 @@ func (a *Agent) podOf(pod *corev1.Pod, ips []netip.Addr, d enrol.Decision) membe
 	}
 	return members.Pod{
 		Pod: zds.Pod{UID: string(pod.UID), Name: pod.Name, Namespace: pod.Namespace, ServiceAccount: account},
-		IPs: ips, BypassInbound: d.BypassInbound, DNS: enrol.DNS(pod, !a.cfg.NoDNS), Probed: enrol.Probed(pod),
+		IPs: ips, BypassInbound: d.BypassInbound, UDP: d.Datagrams, DNS: enrol.DNS(pod, !a.cfg.NoDNS), Probed: enrol.Probed(pod),
 	}
 }
 

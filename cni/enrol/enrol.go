@@ -10,6 +10,8 @@ import (
 	"strconv"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 // What users write and what the agent answers (controlplane spec 1.1, 1.2).
@@ -40,6 +42,8 @@ type Decision struct {
 	Reason string
 	// BypassInbound is the pod's wish, if it is enrolled.
 	BypassInbound bool
+	// Datagrams says that its UDP is the mesh's too, if it is enrolled.
+	Datagrams bool
 }
 
 // Decide judges one pod. Namespaces in exclude are never enrolled.
@@ -54,7 +58,7 @@ func Decide(pod *corev1.Pod, namespace *corev1.Namespace, exclude []string) Deci
 	switch mode {
 	case "ambient":
 		bypass, _ := strconv.ParseBool(pod.Annotations[BypassAnnotation])
-		return Decision{Enrol: true, Reason: from, BypassInbound: bypass}
+		return Decision{Enrol: true, Reason: from, BypassInbound: bypass, Datagrams: mesh.Datagrams(pod.Labels, namespace.Labels)}
 	case "":
 		return Decision{Reason: "no " + ModeLabel + " label"}
 	}

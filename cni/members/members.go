@@ -49,6 +49,8 @@ type Pod struct {
 	IPs []netip.Addr
 	// BypassInbound leaves its inbound plaintext alone.
 	BypassInbound bool
+	// UDP brings its datagrams to ztunnel, too.
+	UDP bool
 	// DNS brings its DNS queries to ztunnel.
 	DNS bool
 	// Probed are the ports that the kubelet calls.
@@ -130,7 +132,7 @@ type held struct {
 
 func (h *held) spec() rules.Spec {
 	return rules.Spec{
-		BypassInbound: h.pod.BypassInbound || h.phase == Leaving, DNS: h.pod.DNS && !h.dnsTaken, Draining: h.phase == Draining,
+		BypassInbound: h.pod.BypassInbound || h.phase == Leaving, DNS: h.pod.DNS && !h.dnsTaken, UDP: h.pod.UDP, Draining: h.phase == Draining,
 	}
 }
 

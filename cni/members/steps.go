@@ -125,7 +125,7 @@ func (k *Keeper) Look(pod Pod) error {
 	}
 	taken := k.dnsTaken(h, pod)
 	switch {
-	case h.pod.BypassInbound != pod.BypassInbound, h.pod.DNS != pod.DNS, h.dnsTaken != taken:
+	case h.pod.BypassInbound != pod.BypassInbound, h.pod.UDP != pod.UDP, h.pod.DNS != pod.DNS, h.dnsTaken != taken:
 		if err := k.become(pod.UID, func(h *held) { h.pod, h.dnsTaken = pod, taken }); err != nil {
 			return err
 		}

@@ -76,6 +76,12 @@ func drainNow(t *testing.T, table *datagrams.Table) {
 // that it said.
 func echoDatagrams(t *testing.T, p podNet, port uint16) {
 	t.Helper()
+	answerDatagrams(t, p, port, func(text string, from netip.AddrPort) string { return from.Addr().String() + " " + text })
+}
+
+// answerDatagrams answers on a port of p, from both families, until the test ends.
+func answerDatagrams(t *testing.T, p podNet, port uint16, answer func(text string, from netip.AddrPort) string) {
+	t.Helper()
 	for _, any := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		c, err := linux.ListenUDP(t.Context(), p.ns, netip.AddrPortFrom(any, port), linux.ListenOptions{})
 		if err != nil {
@@ -89,7 +95,7 @@ func echoDatagrams(t *testing.T, p podNet, port uint16) {
 				if err != nil {
 					return
 				}
-				c.WriteToUDPAddrPort(fmt.Appendf(nil, "%s %s", from.Addr(), b[:n]), from)
+				c.WriteToUDPAddrPort([]byte(answer(string(b[:n]), from)), from)
 			}
 		})
 		t.Cleanup(func() { c.Close(); serving.Wait() })

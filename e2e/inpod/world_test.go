@@ -316,7 +316,7 @@ func (n *node) start(w *world) *runningZtunnel {
 			Tuning:      h2.Tuning{PingInterval: w.pings, PingTimeout: w.pings},
 			AgentSocket: n.path, KeptDir: n.kept, KeptPatience: 100 * time.Millisecond,
 			AdminPort: ports[0], MetricsPort: ports[1], ReadyPort: ports[2],
-			DrainDeadline: 3 * time.Second, Tracing: w.spans, ResolvConf: n.resolv,
+			DrainDeadline: 3 * time.Second, IdleFlow: time.Second, Tracing: w.spans, ResolvConf: n.resolv,
 			Logger: slog.New(slog.NewJSONHandler(z.log, &slog.HandlerOptions{Level: slog.LevelInfo})),
 		})
 	}()

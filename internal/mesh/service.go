@@ -72,6 +72,8 @@ type Service struct {
 	// Addresses are the VIPs; none means headless.
 	Addresses []NetworkPrefix
 	Ports     []Port
+	// DatagramPorts are those of UDP; Ports are those of TCP.
+	DatagramPorts []Port
 	// SubjectAltNames are further identities its endpoints may have.
 	SubjectAltNames   []spiffe.ID
 	Waypoint          GatewayAddress
@@ -105,12 +107,7 @@ func (s *Service) Key() ServiceKey { return ServiceKey{s.Namespace, s.Hostname} 
 
 // Port finds a declared service port.
 func (s *Service) Port(p uint16) (Port, bool) {
-	for _, sp := range s.Ports {
-		if sp.Service == p {
-			return sp, true
-		}
-	}
-	return Port{}, false
+	return find(s.Ports, p)
 }
 
 // Target maps a service port to that of an endpoint: by the endpoint's own

@@ -182,11 +182,17 @@ type WorkloadSettings struct {
 	Hostname, Subdomain string
 	// Transport is over what its tunnels are made.
 	Transport Transport
+	// Datagrams is whether UDP to and from it is the mesh's: it accepts CONNECT-UDP
+	// (RFC 9298), and its own datagrams are captured.
+	Datagrams bool
+	// NamedDatagramPorts are the ports of UDP that it serves of services that name
+	// them instead of numbering them.
+	NamedDatagramPorts []NamedPort
 }
 
 // IsZero reports whether nothing is set.
 func (s WorkloadSettings) IsZero() bool {
-	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == "" && s.Transport == TransportAuto
+	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == "" && s.Transport == TransportAuto && !s.Datagrams && len(s.NamedDatagramPorts) == 0
 }
 
 // Identity is whom the workload's certificate names.

@@ -33,8 +33,10 @@ func (d Direction) reporter() string {
 // missing.
 type Flow struct {
 	// ID is the decision's short id, the same at both ends of a tunnel.
-	ID                  string
-	Direction           Direction
+	ID        string
+	Direction Direction
+	// Datagrams says that it is a flow of UDP and no connection of TCP.
+	Datagrams           bool
 	Source, Destination *mesh.Workload
 	Service             *mesh.Service
 	// SourceID and DestinationID are set only by mutual TLS.
@@ -91,4 +93,11 @@ type Outcome struct {
 type Counter interface {
 	// Load gives the bytes from client to server and back.
 	Load() (toServer, toClient uint64)
+}
+
+// DatagramCounter is the Counter of a flow of datagrams.
+type DatagramCounter interface {
+	Counter
+	// Datagrams is how many datagrams the bytes came in.
+	Datagrams() (toServer, toClient uint64)
 }

@@ -20,6 +20,7 @@ type end struct {
 // counts each flag.
 type labels struct {
 	direction                       Direction
+	datagrams                       bool
 	source, destination             end
 	service, serviceNS, serviceName string
 	mutualTLS                       bool
@@ -29,6 +30,7 @@ type labels struct {
 func labelsOf(f *Flow) labels {
 	l := labels{
 		direction:   f.Direction,
+		datagrams:   f.Datagrams,
 		source:      endOf(f.Source, f.SourceID),
 		destination: endOf(f.Destination, f.DestinationID),
 		service:     unknown, serviceNS: unknown, serviceName: unknown,
@@ -79,7 +81,7 @@ var (
 
 // values are those of connectionNames and, if an end is known, localityNames.
 func (l *labels) values(f Flag) []string {
-	v := append(l.endValues(), "tcp", f.String(), l.security())
+	v := append(l.endValues(), l.overIP(), f.String(), l.security())
 	if l.locality {
 		s, d := &l.source, &l.destination
 		v = append(v, s.region, s.zone, d.region, d.zone)
@@ -95,6 +97,14 @@ func (l *labels) endValues() []string {
 		l.service, l.serviceNS, l.serviceName,
 		d.workload, d.canonicalService, d.canonicalRevision, d.namespace, d.principal, d.app, d.version, d.cluster,
 	)
+}
+
+// overIP is what connections or flows are of.
+func (l *labels) overIP() string {
+	if l.datagrams {
+		return "udp"
+	}
+	return "tcp"
 }
 
 func (l *labels) security() string {

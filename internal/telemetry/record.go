@@ -37,6 +37,9 @@ const (
 	KeyRoute                = "route"
 	KeyGeneration           = "generation"
 	KeyCut                  = "cut"
+	KeyProtocol             = "protocol"
+	KeyDatagramsSent        = "datagrams_sent"
+	KeyDatagramsReceived    = "datagrams_recv"
 )
 
 // Recorder turns connections into metrics and access records.
@@ -66,7 +69,8 @@ type Connection struct {
 func (r *Recorder) Open(f Flow, start time.Time, c Counter) *Connection {
 	conn := &Connection{recorder: r, flow: f, start: start, counter: c}
 	conn.series, conn.counted = r.traffic.begin(labelsOf(&f), c)
-	if r.journal != nil {
+	conn.entry = -1
+	if r.journal != nil && !f.Datagrams {
 		conn.entry = r.journal.Begin(&f, start)
 	}
 	if ctx := context.Background(); r.log.Enabled(ctx, slog.LevelDebug) {
@@ -78,7 +82,7 @@ func (r *Recorder) Open(f Flow, start time.Time, c Counter) *Connection {
 // Close counts the end and writes the one record of the connection.
 func (c *Connection) Close(o Outcome) {
 	c.recorder.traffic.end(c.series, c.counted, o)
-	if c.recorder.journal != nil {
+	if c.entry >= 0 {
 		defer c.recorder.journal.End(c.entry) // after its record
 	}
 	level, message := slog.LevelInfo, "connection complete"
@@ -105,6 +109,13 @@ func (c *Connection) attrs(o Outcome) []slog.Attr {
 	attrs = append(attrs,
 		slog.Uint64(KeyBytesSent, sent), slog.Uint64(KeyBytesReceived, received),
 		slog.String(KeyDuration, time.Since(c.start).Round(time.Millisecond).String()))
+	if n, ok := c.counter.(DatagramCounter); ok {
+		sent, received := n.Datagrams()
+		if c.flow.Direction != Outbound {
+			sent, received = received, sent
+		}
+		attrs = append(attrs, slog.Uint64(KeyDatagramsSent, sent), slog.Uint64(KeyDatagramsReceived, received))
+	}
 	if !o.Policy.IsZero() {
 		attrs = append(attrs, slog.String(KeyPolicy, o.Policy.String()))
 	}
@@ -149,6 +160,9 @@ func flowAttrs(f *Flow, attrs []slog.Attr) []slog.Attr {
 	}
 	attrs = endAttrs(attrs, f.Destination, f.DestinationID, KeyDestinationWorkload, KeyDestinationNamespace, KeyDestinationIdentity, KeyDestinationCluster)
 	attrs = append(attrs, slog.String(KeyDirection, f.Direction.String()))
+	if f.Datagrams {
+		attrs = append(attrs, slog.String(KeyProtocol, "udp"))
+	}
 	if f.TraceParent != "" {
 		attrs = append(attrs, slog.String(KeyTrace, f.TraceParent))
 	}

@@ -40,15 +40,19 @@ type series struct {
 	labels         labels
 	opened         uint64
 	received, sent uint64
-	closed, failed [flagCount]uint64
-	live           map[*counted]struct{}
-	used           time.Time
+	// toServer and toClient are datagrams.
+	toServer, toClient uint64
+	closed, failed     [flagCount]uint64
+	live               map[*counted]struct{}
+	used               time.Time
 }
 
 // counted is one live connection's share of a series.
 type counted struct {
 	counter            Counter
 	toServer, toClient uint64 // already added
+
+	datagramsToServer, datagramsToClient uint64 // already added
 }
 
 // NewTraffic makes the metrics; the caller registers them.
@@ -74,7 +78,9 @@ func (t *Traffic) begin(l labels, c Counter) (*series, *counted) {
 	s.used = time.Now()
 	n := &counted{counter: c}
 	s.live[n] = struct{}{}
-	t.open[l.direction]++
+	if !l.datagrams {
+		t.open[l.direction]++
+	}
 	return s, n
 }
 
@@ -88,11 +94,13 @@ func (t *Traffic) end(s *series, n *counted, o Outcome) {
 	if o.Flag != FlagNone {
 		s.failed[o.Flag]++
 	}
-	if o.Cut != CutNone {
+	if o.Cut != CutNone && !s.labels.datagrams {
 		t.cuts[s.labels.direction][o.Cut]++
 	}
 	s.used = time.Now()
-	t.open[s.labels.direction]--
+	if !s.labels.datagrams {
+		t.open[s.labels.direction]--
+	}
 }
 
 // cut counts a connection that no series is for.
@@ -107,6 +115,12 @@ func (s *series) addLocked(n *counted) {
 	s.received += toServer - n.toServer
 	s.sent += toClient - n.toClient
 	n.toServer, n.toClient = toServer, toClient
+	if c, ok := n.counter.(DatagramCounter); ok {
+		toServer, toClient := c.Datagrams()
+		s.toServer += toServer - n.datagramsToServer
+		s.toClient += toClient - n.datagramsToClient
+		n.datagramsToServer, n.datagramsToClient = toServer, toClient
+	}
 }
 
 func (t *Traffic) seriesLocked(l labels) *series {
@@ -114,7 +128,7 @@ func (t *Traffic) seriesLocked(l labels) *series {
 		return s
 	}
 	if len(t.series) >= t.config.MaxSeries && !t.makeRoomLocked() {
-		l = labelsOf(&Flow{Direction: l.direction})
+		l = labelsOf(&Flow{Direction: l.direction, Datagrams: l.datagrams})
 		if s := t.series[l]; s != nil {
 			return s // one series a direction may exceed the bound
 		}
@@ -159,7 +173,22 @@ func newFamily(name, help string) family {
 	}
 }
 
+// metrics are those of connections, or of flows of datagrams.
+type metrics struct{ opened, closed, failed, received, sent family }
+
+// The metrics of UDP are named after those of TCP; Istio has none.
 var (
+	tcpFamilies = metrics{openedFamily, closedFamily, failedFamily, receivedFamily, sentFamily}
+	udpFamilies = metrics{
+		newFamily("istio_udp_flows_opened_total", "The total number of UDP flows that began"),
+		newFamily("istio_udp_flows_closed_total", "The total number of UDP flows that ended"),
+		newFamily("istio_udp_flows_failed_total", "The total number of UDP flows that failed"),
+		newFamily("istio_udp_received_bytes_total", "The total number of bytes of UDP sent by clients to servers"),
+		newFamily("istio_udp_sent_bytes_total", "The total number of bytes of UDP sent by servers to clients"),
+	}
+	datagramsReceivedFamily = newFamily("istio_udp_received_datagrams_total", "The total number of datagrams sent by clients to servers")
+	datagramsSentFamily     = newFamily("istio_udp_sent_datagrams_total", "The total number of datagrams sent by servers to clients")
+
 	openedFamily   = newFamily("istio_tcp_connections_opened_total", "The total number of TCP connections opened")
 	closedFamily   = newFamily("istio_tcp_connections_closed_total", "The total number of TCP connections closed")
 	failedFamily   = newFamily("istio_tcp_connections_failed_total", "The total number of TCP connections that failed")
@@ -196,15 +225,21 @@ func (t *Traffic) collect(now time.Time) []prometheus.Metric {
 		for n := range s.live {
 			s.addLocked(n)
 		}
-		add(openedFamily, s, FlagNone, s.opened)
-		add(receivedFamily, s, FlagNone, s.received)
-		add(sentFamily, s, FlagNone, s.sent)
+		all := &tcpFamilies
+		if s.labels.datagrams {
+			all = &udpFamilies
+			add(datagramsReceivedFamily, s, FlagNone, s.toServer)
+			add(datagramsSentFamily, s, FlagNone, s.toClient)
+		}
+		add(all.opened, s, FlagNone, s.opened)
+		add(all.received, s, FlagNone, s.received)
+		add(all.sent, s, FlagNone, s.sent)
 		for f := range flagCount {
 			if s.closed[f] > 0 {
-				add(closedFamily, s, f, s.closed[f])
+				add(all.closed, s, f, s.closed[f])
 			}
 			if s.failed[f] > 0 {
-				add(failedFamily, s, f, s.failed[f])
+				add(all.failed, s, f, s.failed[f])
 			}
 		}
 	}

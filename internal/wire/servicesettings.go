@@ -16,10 +16,10 @@ const serviceSettingsName = "ambit.service"
 
 // writeServiceSettings is nothing for a service that has none, as writeSettings.
 func writeServiceSettings(s *mesh.Service) []*workloadpb.Extension {
-	if s.Affinity == 0 && len(s.VisibleIn) == 0 {
+	if s.Affinity == 0 && len(s.VisibleIn) == 0 && len(s.DatagramPorts) == 0 {
 		return nil
 	}
-	m := &settingspb.ServiceSettings{AffinitySeconds: uint32(s.Affinity / time.Second), VisibleIn: s.VisibleIn}
+	m := &settingspb.ServiceSettings{AffinitySeconds: uint32(s.Affinity / time.Second), VisibleIn: s.VisibleIn, DatagramPorts: writeDatagramPorts(s.DatagramPorts)}
 	return []*workloadpb.Extension{{Name: serviceSettingsName, Config: &anypb.Any{
 		TypeUrl: "type.googleapis.com/" + string(m.ProtoReflect().Descriptor().FullName()), Value: marshal(m),
 	}}}
@@ -35,6 +35,11 @@ func readServiceSettings(s *mesh.Service, in []*workloadpb.Extension) error {
 		if err := e.GetConfig().UnmarshalTo(&m); err != nil {
 			return fmt.Errorf("extension %s: %w", serviceSettingsName, err)
 		}
+		ports, err := readDatagramPorts(m.GetDatagramPorts())
+		if err != nil {
+			return fmt.Errorf("extension %s: %w", serviceSettingsName, err)
+		}
+		s.DatagramPorts = ports
 		s.Affinity, s.VisibleIn = time.Duration(m.GetAffinitySeconds())*time.Second, m.GetVisibleIn()
 	}
 	return nil

@@ -33,14 +33,15 @@ func fullWorkload() *mesh.Workload {
 		CanonicalName: "reviews", CanonicalRevision: "v1", Type: mesh.WorkloadCronJob, OwnerName: "reviews",
 		Services:  map[mesh.ServiceKey][]mesh.Port{{Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local"}: {{Service: 80, Target: 8080, App: mesh.AppGRPC}}, {Namespace: "a", Hostname: "b"}: nil},
 		Policies:  []mesh.PolicyKey{{Namespace: "shop", Name: "a"}, {Namespace: "istio-system", Name: "b"}},
-		Unhealthy: true, Capacity: 0, Settings: mesh.WorkloadSettings{RegistryOnly: true, TrustDomainAliases: []string{"old.example", "older.example"}, Hostname: "web-0", Subdomain: "web", Transport: mesh.TransportH3},
+		Unhealthy: true, Capacity: 0, Settings: mesh.WorkloadSettings{RegistryOnly: true, TrustDomainAliases: []string{"old.example", "older.example"}, Hostname: "web-0", Subdomain: "web", Transport: mesh.TransportH3,
+			Datagrams: true, NamedDatagramPorts: []mesh.NamedPort{{Of: mesh.ServiceKey{Namespace: "shop", Hostname: "web.shop.svc.cluster.local"}, Service: 5353, Target: 53}}},
 	}
 }
 
 func fullService() *mesh.Service {
 	return &mesh.Service{
-		Affinity: 3 * time.Hour,
-		Name:     "reviews", Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local",
+		Affinity: 3 * time.Hour, DatagramPorts: []mesh.Port{{Service: 5353, Target: 53}, {Service: 443}},
+		Name: "reviews", Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local",
 		Addresses: []mesh.NetworkPrefix{{Network: "net", Prefix: netip.MustParsePrefix("10.96.0.5/32")}, {Prefix: netip.MustParsePrefix("fd00:96::/64")}},
 		Ports:     []mesh.Port{{Service: 80, Target: 0, App: mesh.AppHTTP2}}, SubjectAltNames: []spiffe.ID{{TrustDomain: "td", Namespace: "n", ServiceAccount: "s"}},
 		Waypoint: waypoint, WeightedWaypoints: []mesh.WeightedWaypoint{{Destination: waypoint, Weight: 90}, {Destination: gateway, Weight: 10}},

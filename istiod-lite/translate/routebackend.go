@@ -69,7 +69,7 @@ func (c *ruleConversion) backend(ref gateway.BackendObjectReference, weight *int
 	case ref.Port == nil:
 		return c.lost(b, ReasonBackendNotFound, "no port of Service %s is named", k)
 	}
-	for _, p := range tcpPorts(s) {
+	for _, p := range portsOf(s, corev1.ProtocolTCP) {
 		if p.Port == *ref.Port {
 			b.Port = uint16(p.Port)
 			if !carries(c.kind, p) {

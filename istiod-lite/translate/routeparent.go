@@ -117,7 +117,7 @@ func (a *attachment) toService(s *corev1.Service, kind mesh.RouteKind) {
 		a.refuse(ReasonNoMatchingParent, "Service %s is headless: traffic to it goes straight to its pods.", a.object)
 		return
 	}
-	ports := tcpPorts(s)
+	ports := portsOf(s, corev1.ProtocolTCP)
 	asked := slices.DeleteFunc(slices.Clone(ports), func(p corev1.ServicePort) bool {
 		return a.parent.Port != 0 && p.Port != a.parent.Port || a.parent.SectionName != "" && p.Name != a.parent.SectionName
 	})

@@ -36,7 +36,8 @@ func meshService(m objects.MeshConfig, s *corev1.Service, ns *corev1.Namespace) 
 	for _, a := range clusterIPs(s) {
 		out.Addresses = append(out.Addresses, mesh.NetworkPrefix{Network: m.Network, Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
-	for _, p := range tcpPorts(s) {
+	out.DatagramPorts = datagramPorts(s)
+	for _, p := range portsOf(s, corev1.ProtocolTCP) {
 		target := numericTarget(p)
 		if len(s.Spec.Selector) == 0 {
 			target = 0 // Kubernetes passes it over: the slices tell the ports
@@ -114,13 +115,30 @@ func affinity(s *corev1.Service) time.Duration {
 	return time.Duration(corev1.DefaultClientIPServiceAffinitySeconds) * time.Second
 }
 
-// tcpPorts are the ports the mesh carries.
-func tcpPorts(s *corev1.Service) []corev1.ServicePort {
+// portsOf are the ports of one protocol.
+func portsOf(s *corev1.Service, protocol corev1.Protocol) []corev1.ServicePort {
 	var out []corev1.ServicePort
 	for _, p := range s.Spec.Ports {
-		if (p.Protocol == corev1.ProtocolTCP || p.Protocol == "") && p.Port > 0 && p.Port <= 65535 {
+		if isOf(p.Protocol, protocol) && p.Port > 0 && p.Port <= 65535 {
 			out = append(out, p)
 		}
+	}
+	return out
+}
+
+// isOf reads a protocol, of which none is TCP.
+func isOf(said, protocol corev1.Protocol) bool {
+	return said == protocol || said == "" && protocol == corev1.ProtocolTCP
+}
+
+// datagramPorts are the ports of UDP of a service that selects its pods. Of others
+// the mesh knows nothing: what is sent to them is left to the cluster.
+func datagramPorts(s *corev1.Service) (out []mesh.Port) {
+	if len(s.Spec.Selector) == 0 {
+		return nil
+	}
+	for _, p := range portsOf(s, corev1.ProtocolUDP) {
+		out = append(out, mesh.Port{Service: uint16(p.Port), Target: numericTarget(p)})
 	}
 	return out
 }
@@ -140,10 +158,10 @@ func numericTarget(p corev1.ServicePort) uint16 {
 // named port that no container of the pod has is left out.
 func podPorts(s *corev1.Service, pod *corev1.Pod) []mesh.Port {
 	var out []mesh.Port
-	for _, p := range tcpPorts(s) {
+	for _, p := range portsOf(s, corev1.ProtocolTCP) {
 		target := numericTarget(p)
 		if target == 0 {
-			target = namedPort(pod, p.TargetPort.StrVal)
+			target = namedPort(pod, p.TargetPort.StrVal, corev1.ProtocolTCP)
 		}
 		if target != 0 {
 			out = append(out, mesh.Port{Service: uint16(p.Port), Target: target, App: appProtocol(p)})
@@ -152,12 +170,25 @@ func podPorts(s *corev1.Service, pod *corev1.Pod) []mesh.Port {
 	return out
 }
 
+// podDatagramPorts are those of UDP that only the pod's containers number.
+func podDatagramPorts(s *corev1.Service, pod *corev1.Pod) (out []mesh.Port) {
+	for _, p := range portsOf(s, corev1.ProtocolUDP) {
+		if numericTarget(p) != 0 {
+			continue
+		}
+		if target := namedPort(pod, p.TargetPort.StrVal, corev1.ProtocolUDP); target != 0 {
+			out = append(out, mesh.Port{Service: uint16(p.Port), Target: target})
+		}
+	}
+	return out
+}
+
 // namedPort looks through containers and those init containers that keep
 // running beside them.
-func namedPort(pod *corev1.Pod, name string) uint16 {
+func namedPort(pod *corev1.Pod, name string, protocol corev1.Protocol) uint16 {
 	find := func(c *corev1.Container) uint16 {
 		for _, p := range c.Ports {
-			if p.Name == name && (p.Protocol == corev1.ProtocolTCP || p.Protocol == "") {
+			if p.Name == name && isOf(p.Protocol, protocol) {
 				return uint16(p.ContainerPort)
 			}
 		}

@@ -39,7 +39,7 @@ func slicePods(s *discoveryv1.EndpointSlice) []objects.Key {
 // slicePorts maps the service's ports to the slice's by name.
 func slicePorts(svc *corev1.Service, s *discoveryv1.EndpointSlice) []mesh.Port {
 	var out []mesh.Port
-	for _, p := range tcpPorts(svc) {
+	for _, p := range portsOf(svc, corev1.ProtocolTCP) {
 		for _, e := range s.Ports {
 			tcp := e.Protocol == nil || *e.Protocol == corev1.ProtocolTCP
 			name := ""

@@ -80,6 +80,15 @@ func TestPodToWorkload(t *testing.T) {
 		{"a namespace whose pods do", podYAML("labels: {}", "", up) + namespaceOver("h3"), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH3 })},
 		{"a pod that says otherwise than its namespace", podYAML("labels: {ambit.io/tunnel-transport: auto}", "", up) + namespaceOver("h2"), base(nil)},
 		{"a transport that there is not says nothing", podYAML("labels: {ambit.io/tunnel-transport: h4}", "", up) + namespaceOver("h2"), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH2 })},
+		{"a captured pod whose UDP is the mesh's", podYAML("labels: {ambit.io/udp: mesh}, annotations: {ambient.istio.io/redirection: enabled}", "", up), base(func(w *mesh.Workload) {
+			w.Tunnel, w.Settings.Datagrams = mesh.TunnelHBONE, true
+		})},
+		{"one that is not captured", podYAML("labels: {ambit.io/udp: mesh}", "", up), base(nil)},
+		{"one that speaks HBONE itself", podYAML("labels: {ambit.io/udp: mesh, networking.istio.io/tunnel: http}", "", up), base(func(w *mesh.Workload) { w.Tunnel, w.NativeTunnel = mesh.TunnelHBONE, true })},
+		{"a namespace whose captured pods' UDP is", podYAML("annotations: {ambient.istio.io/redirection: enabled}", "", up) + namespaceLabel("ambit.io/udp: mesh"), base(func(w *mesh.Workload) {
+			w.Tunnel, w.Settings.Datagrams = mesh.TunnelHBONE, true
+		})},
+		{"a pod of that namespace that says otherwise", podYAML("labels: {ambit.io/udp: none}, annotations: {ambient.istio.io/redirection: enabled}", "", up) + namespaceLabel("ambit.io/udp: mesh"), base(func(w *mesh.Workload) { w.Tunnel = mesh.TunnelHBONE })},
 		{"a pod that names a waypoint", podYAML("labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}", "", up), base(func(w *mesh.Workload) {
 			w.Waypoint = mesh.GatewayAddress{Service: mesh.ServiceKey{Namespace: "infra", Hostname: "wp.infra.svc.cluster.local"}, Port: 15008}
 		})},
@@ -96,7 +105,11 @@ func TestPodToWorkload(t *testing.T) {
 }
 
 func namespaceOver(transport string) string {
-	return "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {ambit.io/tunnel-transport: " + transport + "}}\n"
+	return namespaceLabel("ambit.io/tunnel-transport: " + transport)
+}
+
+func namespaceLabel(label string) string {
+	return "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {" + label + "}}\n"
 }
 
 func TestService(t *testing.T) {
@@ -105,7 +118,9 @@ func TestService(t *testing.T) {
 	}
 	for _, tt := range []struct{ sentence, meta, spec, want string }{
 		{"ports and their protocols", "labels: {}", `clusterIP: 10.96.0.1, ports: [{port: 80, name: http}, {port: 81, name: grpc-x, targetPort: 90}, {port: 82, appProtocol: kubernetes.io/h2c, targetPort: web}, {port: 83, name: https}, {port: 84, name: redis}, {port: 85, name: grpc-web-x}, {port: 86, protocol: UDP}]`,
-			"10.96.0.1/32 [{80 80 1} {81 90 3} {82 0 2} {83 83 5} {84 84 0} {85 85 1}] {[] 0 false} families 0"},
+			"10.96.0.1/32 [{80 80 1} {81 90 3} {82 0 2} {83 83 5} {84 84 0} {85 85 1}] {[] 0 false} families 0 UDP [{86 86 0}]"},
+		{"ports of UDP", "labels: {}", `clusterIP: 10.96.0.1, ports: [{port: 53, protocol: UDP, targetPort: 5353}, {port: 443, protocol: UDP, targetPort: quic}, {port: 53, targetPort: 5353}]`,
+			"10.96.0.1/32 [{53 5353 0}] {[] 0 false} families 0 UDP [{53 5353 0} {443 0 0}]"},
 		{"both families", "labels: {}", `clusterIPs: ["10.96.0.1", "fd00::1"], ipFamilies: [IPv4, IPv6]`, "10.96.0.1/32,fd00::1/128 [] {[] 0 false} families 3"},
 		{"headless", "labels: {}", `clusterIP: None, ipFamilies: [IPv6], publishNotReadyAddresses: true`, " [] {[] 0 true} families 2"},
 		{"its own distribution beats its annotation", "annotations: {networking.istio.io/traffic-distribution: PreferSameNode}", `clusterIP: 10.96.0.1, trafficDistribution: PreferSameZone`, "10.96.0.1/32 [] {[6 1 2] 2 false} families 0"},
@@ -124,6 +139,9 @@ func TestService(t *testing.T) {
 			vips = append(vips, a.Prefix.String())
 		}
 		got := fmt.Sprintf("%s %v %v families %d", strings.Join(vips, ","), s.Ports, s.LoadBalancing, s.Families)
+		if len(s.DatagramPorts) > 0 {
+			got += fmt.Sprintf(" UDP %v", s.DatagramPorts)
+		}
 		if got != tt.want {
 			t.Errorf("%s:\ngot  %s\nwant %s", tt.sentence, got, tt.want)
 		}

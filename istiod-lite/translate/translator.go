@@ -261,10 +261,33 @@ func (t *Translator) redoPod(k objects.Key) {
 		return
 	}
 	w.Settings.Transport = transportOf(t.seen.Mesh, t.seen.Namespaces[objects.Key{Name: k.Namespace}], pod)
+	t.datagrams(w, k, pod)
 	w.Waypoint = b.Address
 	w.Services = t.servicesOf(pod)
 	w.Policies = t.policiesOf(pod, w.Services)
 	t.workloads.put(uid, w)
+}
+
+// datagrams says whether a pod's UDP is the mesh's, and at which ports it takes
+// what is sent to its services. A pod that speaks HBONE itself is not captured.
+func (t *Translator) datagrams(w *mesh.Workload, k objects.Key, pod *corev1.Pod) {
+	namespace := t.seen.Namespaces[objects.Key{Name: k.Namespace}]
+	w.Settings.Datagrams = w.Tunnel == mesh.TunnelHBONE && !w.NativeTunnel && mesh.Datagrams(pod.Labels, labelsOf(namespace))
+	w.Settings.NamedDatagramPorts = t.namedDatagramPorts(pod)
+}
+
+// namedDatagramPorts are the ports of UDP that a pod serves of services that name
+// them, sorted.
+func (t *Translator) namedDatagramPorts(pod *corev1.Pod) (out []mesh.NamedPort) {
+	for _, k := range t.serviceSelectors.find(pod.Namespace, pod.Labels) {
+		for _, p := range podDatagramPorts(t.seen.Services[k], pod) {
+			out = append(out, mesh.NamedPort{Of: serviceKey(t.seen.Mesh, k), Service: p.Service, Target: p.Target})
+		}
+	}
+	slices.SortFunc(out, func(a, b mesh.NamedPort) int {
+		return cmp.Or(strings.Compare(a.Of.String(), b.Of.String()), cmp.Compare(a.Service, b.Service))
+	})
+	return out
 }
 
 func (t *Translator) locality(node string) mesh.Locality {

@@ -23,6 +23,8 @@ import (
 // Info is what a connection is.
 type Info struct {
 	Direction telemetry.Direction
+	// Datagrams says that it is a flow of UDP.
+	Datagrams bool
 	// Source is the client as seen here.
 	Source netip.AddrPort
 	// Original is what the client dialled, Actual what it was connected to.

@@ -62,6 +62,15 @@ const (
 	drops int = iota
 )
 
+// reasons are the words for them, of metrics.
+var reasons = [drops]string{
+	TooManyFlows: "too_many_flows", QueueFull: "queue_full", MemoryFull: "memory_full", NotOpened: "not_opened", NotSent: "not_sent",
+	NotAnswered: "not_answered", Late: "late", Misdirected: "misdirected", Overrun: "overrun",
+}
+
+// String is the word of metrics.
+func (d Drop) String() string { return reasons[d] }
+
 // Drops counts datagrams by the reason for which they were dropped.
 type Drops [drops]uint64
 

@@ -27,7 +27,7 @@ type live struct {
 func (t *Table) newLive(f Flow) *live {
 	l := &live{table: t, flow: f, started: time.Now(), queue: newQueue()}
 	l.ctx, l.cancel = context.WithCancelCause(t.cut)
-	l.idle = time.AfterFunc(t.Unreplied, l.endIfIdle)
+	l.idle = time.AfterFunc(min(t.Unreplied, t.Replied), l.endIfIdle)
 	return l
 }
 

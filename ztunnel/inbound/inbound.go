@@ -20,6 +20,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/datagrams"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
 )
 
@@ -31,7 +32,9 @@ type Config struct {
 	Local func(ctx context.Context) (*mesh.Workload, error)
 	// Dial connects to the application from inside the pod, as source if that
 	// is valid.
-	Dial        func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
+	Dial func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
+	// Datagrams gives UDP to the application from inside the pod.
+	Datagrams   datagrams.Carrier
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
 	// DryRuns is told what dry-run policies say. Nil: nobody is.
@@ -42,6 +45,9 @@ type Config struct {
 	Tracer *tracing.Tracer
 	// Cut ends, with its cause, when what is left is cut.
 	Cut context.Context
+	// Accepting ends before, when nothing new is accepted: flows of UDP end then, as
+	// their next datagram finds another proxy. Nil never ends.
+	Accepting context.Context
 	// OriginalDst tells where a captured connection was going. Nil is
 	// linux.OriginalDst.
 	OriginalDst func(*net.TCPConn) (netip.AddrPort, error)
@@ -52,6 +58,9 @@ type Config struct {
 	// HalfOpen ends a connection of which one direction has ended and the other
 	// carried nothing for so long. Zero is one hour.
 	HalfOpen time.Duration
+	// Idle ends a flow of UDP that a tunnel carries when nothing was sent either way
+	// for so long, which its client does sooner. Zero is 5 minutes.
+	Idle time.Duration
 }
 
 // Inbound serves one pod.
@@ -67,6 +76,9 @@ func New(c Config) *Inbound {
 	}
 	if c.HalfOpen == 0 {
 		c.HalfOpen = time.Hour
+	}
+	if c.Idle == 0 {
+		c.Idle = 5 * time.Minute
 	}
 	if c.OriginalDst == nil {
 		c.OriginalDst = linux.OriginalDst
@@ -136,13 +148,13 @@ func (a *arrival) reject(status int, flag telemetry.Flag, err error) *rejection 
 	return &rejection{status: status, reason: err.Error(), flag: flag, err: err}
 }
 
-// admit decides, tracks, judges and dials, in this order: an arrival is
-// tracked before its last verdict, so that no change of policy is missed. The
-// returned context ends when a policy cuts the connection.
-func (a *arrival) admit(ctx context.Context, tracked **connections.Conn) (context.Context, *net.TCPConn, *rejection) {
+// admit decides, tracks and judges, in this order: an arrival is tracked before its
+// last verdict, so that no change of policy is missed. It gives the application's
+// address. The returned context ends when a policy cuts the connection.
+func (a *arrival) admit(ctx context.Context, tracked **connections.Conn) (_ context.Context, upstream netip.AddrPort, _ *rejection) {
 	local, err := a.Inbound.local(ctx)
 	if err != nil {
-		return ctx, nil, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, err)
+		return ctx, upstream, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, err)
 	}
 	v := a.Store.View()
 	a.local, a.flow.Destination = local, local
@@ -155,23 +167,22 @@ func (a *arrival) admit(ctx context.Context, tracked **connections.Conn) (contex
 		a.DryRuns.Note(&a.flow, d.Verdict)
 	}
 	if d.Status != hbone.StatusOK {
-		return ctx, nil, a.refused(d.Status, d.Reason)
+		return ctx, upstream, a.refused(d.Status, d.Reason)
 	}
 	if local.AppTunnelProxy {
-		return ctx, nil, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, errors.New("application tunnels with a PROXY header are not supported"))
+		return ctx, upstream, a.reject(hbone.StatusUnavailable, telemetry.FlagConnect, errors.New("application tunnels with a PROXY header are not supported"))
 	}
 	ctx, *tracked = a.Connections.Track(ctx, connections.Info{
-		Direction: telemetry.Inbound, Source: a.flow.SourceAddr, Original: a.request.ConnDst, Actual: d.Upstream,
+		Direction: telemetry.Inbound, Datagrams: a.flow.Datagrams, Source: a.flow.SourceAddr, Original: a.request.ConnDst, Actual: d.Upstream,
 		HBONE: a.request.Authority != "", Started: a.start, Policy: &facts, Peer: a.request.Source, Reason: a.verdict.String(),
 	})
 	if now := a.Store.View(); now != v {
 		a.flow.Generation, a.policies = now.Configuration(), now.Policies(local)
 		if a.verdict = route.Judge(now, local, facts); !a.verdict.Allow {
-			return ctx, nil, a.refused(hbone.StatusUnauthorized, a.verdict.String())
+			return ctx, upstream, a.refused(hbone.StatusUnauthorized, a.verdict.String())
 		}
 	}
-	app, no := a.dial(ctx, d.Upstream)
-	return ctx, app, no
+	return ctx, d.Upstream, nil
 }
 
 // refused is a decision of route's.
@@ -208,7 +219,7 @@ func (a *arrival) describeSource(v *view.View) {
 }
 
 // finish records the end of an arrival that was carried.
-func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, counts *relay.Counts, err error) {
+func (a *arrival) finish(ctx context.Context, record *telemetry.Connection, counts telemetry.Counter, err error) {
 	o := telemetry.Outcome{Err: err, Policy: a.verdict.Policy, Reason: a.verdict.String()}
 	if denied := cutBy(ctx); denied != nil {
 		o = telemetry.Outcome{Flag: telemetry.FlagDeny, Err: denied, Policy: denied.Verdict.Policy, Reason: denied.Verdict.String()}

@@ -9,14 +9,16 @@ import (
 	"github.com/ambit-mesh/ambit/internal/relay"
 	"github.com/ambit-mesh/ambit/internal/telemetry"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/datagrams"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
 )
 
 // far is the other side of a connection: plain or in a tunnel. The TCP
-// connection stays itself, so that relay can splice.
+// connection stays itself, so that relay can splice. A flow of UDP has datagrams.
 type far struct {
-	tcp    *net.TCPConn
-	stream hbone.Stream
+	tcp       *net.TCPConn
+	stream    hbone.Stream
+	datagrams datagrams.Conn
 }
 
 // carry relays until both directions have ended or ctx is done.
@@ -37,20 +39,28 @@ func (f *flight) carry(ctx context.Context, to far) {
 		other = to.tcp
 	}
 	err := relay.Options{HalfOpen: f.HalfOpen}.Run(ctx, f.app, other, &counts)
+	o := f.outcome(err)
+	record.Close(o)
+	received, sent := counts.Load()
+	f.keep(o, received, sent)
+}
+
+// outcome is that of what was carried until err.
+func (f *flight) outcome(err error) telemetry.Outcome {
 	o := telemetry.Outcome{Err: err, Reason: f.reason}
 	if _, cut := errors.AsType[*connections.Outlawed](err); cut {
 		o.Flag, o.Cut = telemetry.FlagDeny, telemetry.CutPolicy
 	} else if cut, why := connections.CutBy(f.Cut, err); cut != telemetry.CutNone {
 		o.Cut, o.Err = cut, why
 	}
-	record.Close(o)
-	received, sent := counts.Load()
-	f.keep(o, received, sent)
+	return o
 }
 
 // fail ends a connection that could not be made.
 func (f *flight) fail(err error) {
-	relay.Reset(f.app)
+	if f.app != nil {
+		relay.Reset(f.app)
+	}
 	o := telemetry.Outcome{Flag: flag(err), Err: err, Reason: f.reason}
 	f.Recorder.Open(f.flow, f.start, new(relay.Counts)).Close(o)
 	f.keep(o, 0, 0)

@@ -19,6 +19,7 @@ import (
 	"github.com/ambit-mesh/ambit/internal/tracing"
 	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/connections"
+	"github.com/ambit-mesh/ambit/ztunnel/datagrams"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
 )
 
@@ -153,6 +154,8 @@ type flight struct {
 	// choice is how the endpoint was found, attempts how it was reached.
 	choice   string
 	attempts []decision.Attempt
+	// plainly sends a flow of UDP that no tunnel takes; nil for a connection.
+	plainly *datagrams.Direct
 }
 
 // identify finds where the connection was going and who sends it.
@@ -166,6 +169,11 @@ func (f *flight) identify(ctx context.Context) (err error) {
 	if f.dst == linux.AddrPort(f.app.LocalAddr()) {
 		return fmt.Errorf("%s is the proxy's own port", f.dst)
 	}
+	return f.sender(ctx)
+}
+
+// sender finds who sends it.
+func (f *flight) sender(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, f.LocalTimeout)
 	defer cancel()
 	if f.src, err = f.Local(ctx); err != nil {
@@ -256,6 +264,9 @@ func (f *flight) attempt(ctx context.Context, d route.OutboundDecision, limit ti
 	defer cancel()
 	switch d.Kind {
 	case route.Plain, route.Passthrough:
+		if f.plainly != nil {
+			return f.sendPlainly(ctx, d)
+		}
 		c, err := f.plain(ctx, d)
 		if err != nil {
 			return far{}, fmt.Errorf("connecting to %s: %w", d.At(), err)
@@ -330,6 +341,9 @@ func (f *flight) tunnel(ctx context.Context, d route.OutboundDecision) (far, err
 	}
 	f.reason = answer.Header[hbone.HeaderReason]
 	f.flow.SourceID, f.flow.DestinationID = f.src.Identity(), peer.ID
+	if f.plainly != nil {
+		return far{datagrams: datagrams.Tunnelled{Stream: stream}}, nil
+	}
 	return far{stream: stream}, nil
 }
 

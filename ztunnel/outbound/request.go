@@ -12,8 +12,12 @@ func (f *flight) request(d route.OutboundDecision) hbone.Request {
 	if d.Service != nil {
 		forwarded += ";host=" + d.Service.Hostname
 	}
+	protocol := ""
+	if f.plainly != nil {
+		protocol = hbone.ProtocolUDP
+	}
 	return hbone.Request{
-		Authority: d.Authority,
+		Protocol: protocol, Authority: d.Authority,
 		Header: map[string]string{
 			hbone.HeaderBaggage:     telemetry.Baggage(f.src),
 			hbone.HeaderForwarded:   forwarded,

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/ambit-mesh/ambit/internal/view"
 	"github.com/ambit-mesh/ambit/ztunnel/route"
 )
 
@@ -17,7 +18,7 @@ import (
 func (f *flight) decide(ctx context.Context, avoid []netip.AddrPort) (route.OutboundDecision, []netip.AddrPort) {
 	v := f.Store.View()
 	defer func() { f.flow.Generation = v.Configuration() }()
-	d := route.OutboundAgain(v, f.src, f.dst, rand.IntN, avoid, f.affinities.of)
+	d := f.route(v, avoid)
 	if !d.Pending {
 		return d, avoid
 	}
@@ -37,11 +38,18 @@ func (f *flight) decide(ctx context.Context, avoid []netip.AddrPort) (route.Outb
 		select {
 		case <-v.Superseded():
 			v = f.Store.View()
-			d, avoid = route.OutboundAgain(v, f.src, f.dst, rand.IntN, nil, f.affinities.of), nil
+			d, avoid = f.route(v, nil), nil
 		case <-ctx.Done():
 			d.Reason += fmt.Sprintf("; waited %s", f.WaypointTimeout)
 			return d, avoid
 		}
 	}
 	return d, avoid
+}
+
+func (f *flight) route(v *view.View, avoid []netip.AddrPort) route.OutboundDecision {
+	if f.plainly != nil {
+		return route.Datagrams(v, f.src, f.dst, rand.IntN, avoid, f.affinities.of)
+	}
+	return route.OutboundAgain(v, f.src, f.dst, rand.IntN, avoid, f.affinities.of)
 }

@@ -70,12 +70,17 @@ type Config struct {
 	Tuning h2.Tuning
 	// Transports counts the tunnels that are made. Nil counts nothing.
 	Transports *telemetry.Transports
+	// DatagramDrops counts the datagrams that are not carried. Nil counts nothing.
+	DatagramDrops *telemetry.DatagramDrops
 	// Names are how names are found: those of programs' DNS queries, and those
 	// of endpoints that are known by name only.
 	Names Names
 	// IdleTunnel is how long a tunnel without streams is kept. Zero is the
 	// pool's default.
 	IdleTunnel time.Duration
+	// IdleFlow is how long a flow of UDP lasts in which nobody sends anything, once it
+	// was answered. Zero is the default of datagrams.Config.
+	IdleFlow time.Duration
 	// MaxTunnelStreams bounds the streams of a client tunnel. Zero is the
 	// pool's default.
 	MaxTunnelStreams int
@@ -99,6 +104,7 @@ type Proxy struct {
 	names    *dns.Server       // nil listens for none
 	tunnels  hbone.Server
 	overUDP  overUDP
+	udp      udp
 	dialer   *fallback.Dialer
 	pool     *pool.Pool
 
@@ -178,6 +184,7 @@ func (p *Proxy) serve(l listeners) {
 	in := inbound.New(inbound.Config{
 		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live, Cut: p.cut, Tracer: p.config.Tracer,
 		Recorder: p.config.Recorder, DryRuns: p.config.DryRuns, Decisions: p.config.Decisions,
+		Datagrams: p.plainly(), Accepting: p.accepting,
 	})
 	p.dialer = p.newDialer()
 	p.pool = pool.New(pool.Config{
@@ -191,13 +198,13 @@ func (p *Proxy) serve(l listeners) {
 	})
 	p.tunnels = h2.NewServer(h2.ServerConfig{
 		Listener: l[2], Self: in.Self, Aliases: in.Aliases, Credentials: p.config.Credentials, Handler: in.Tunnel, Refused: in.Refused,
-		Tuning: p.config.Tuning,
+		Datagrams: true, Tuning: p.config.Tuning,
 	})
 	p.captured = []*capture.Server{
 		capture.Serve(l[0], out.Handle, p.config.MaxCaptured, p.config.Logger),
 		capture.Serve(l[1], in.Plain, p.config.MaxCaptured, p.config.Logger),
 	}
-	p.overUDP.in = in
+	p.overUDP.in, p.udp.in, p.udp.out = in, in, out
 	p.names = p.serveNames()
 	p.serving.Go(func() {
 		if err := p.tunnels.Serve(p.cut); err != nil && p.cut.Err() == nil {
@@ -252,6 +259,7 @@ func (p *Proxy) Follow(v *view.View, renewed map[spiffe.ID]bool) int {
 	if w := p.record(v); w != nil {
 		p.lastLocal = w
 		p.serveUDP(w)
+		p.captureDatagrams(w)
 	}
 	return p.live.Rejudge(func(c policy.Connection) policy.Verdict { return route.Judge(v, p.lastLocal, c) }) +
 		p.live.Review(func(i connections.Info) string { return route.Outlawed(v, p.lastLocal, i.Original) })
@@ -285,6 +293,7 @@ func (p *Proxy) StopAccepting() {
 		p.noMore()
 		p.serving.Go(func() {
 			defer close(p.drained)
+			p.drainDatagrams()
 			p.drainTunnels()
 		})
 	})

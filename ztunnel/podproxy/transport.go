@@ -111,7 +111,7 @@ func (p *Proxy) serveH3(c net.PacketConn) {
 	in := p.overUDP.in
 	s := h3.NewServer(h3.ServerConfig{
 		Conn: c, Self: in.Self, Aliases: in.Aliases, Credentials: p.config.Credentials, Handler: in.Tunnel, Refused: in.Refused,
-		Tuning: p.tuningH3(),
+		Datagrams: true, Tuning: p.tuningH3(),
 	})
 	p.overUDP.mu.Lock()
 	p.overUDP.servers = append(p.overUDP.servers, s)

@@ -76,7 +76,7 @@ func (o *outbound) consider(s *mesh.Service, e *view.Endpoint, port uint16, gate
 // usable makes a candidate whatever its locality.
 func (o *outbound) usable(s *mesh.Service, e *view.Endpoint, port uint16, gateway bool, why *excuse) (candidate, bool) {
 	w := e.Workload
-	target := s.Target(e.Ports, port)
+	target := o.target(s, e, port)
 	if target == 0 && gateway && w.AppTunnelPort != 0 {
 		target = port
 	}
@@ -106,6 +106,14 @@ func (o *outbound) usable(s *mesh.Service, e *view.Endpoint, port uint16, gatewa
 		return c, true
 	}
 	return candidate{}, false
+}
+
+// target is the port of an endpoint that is meant; 0 if it serves none.
+func (o *outbound) target(s *mesh.Service, e *view.Endpoint, port uint16) uint16 {
+	if o.udp {
+		return s.DatagramTarget(e.Workload, port)
+	}
+	return s.Target(e.Ports, port)
 }
 
 // tried reports whether a candidate failed for this connection before.

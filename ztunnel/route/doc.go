@@ -91,6 +91,8 @@ type InboundRequest struct {
 	// forwarded), if any. It only names the service for telemetry, and only
 	// if the pod is one of its endpoints.
 	Host string
+	// Datagrams says that UDP arrives, and not a connection.
+	Datagrams bool
 }
 
 // InboundDecision is the answer to an arrival.

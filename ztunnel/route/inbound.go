@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -63,7 +64,7 @@ func plaintext(v *view.View, local *mesh.Workload, in InboundRequest) InboundDec
 	if illegal(in.ConnDst.Port()) {
 		return answer(hbone.StatusUnavailable, "port %d is the proxy's own", in.ConnDst.Port())
 	}
-	return InboundDecision{Status: hbone.StatusOK, Upstream: in.ConnDst, Service: serviceOfPort(v, local, in.ConnDst.Port())}
+	return InboundDecision{Status: hbone.StatusOK, Upstream: in.ConnDst, Service: serviceMeant(v, local, in, in.ConnDst.Port())}
 }
 
 // tunnelled checks what a CONNECT asks for (dataplane spec 1.5). Whatever it
@@ -88,7 +89,7 @@ func tunnelled(v *view.View, local *mesh.Workload, in InboundRequest) InboundDec
 		port = local.AppTunnelPort
 	}
 	if service == nil {
-		service = serviceMeant(v, local, in.Host, port)
+		service = serviceMeant(v, local, in, port)
 	}
 	return InboundDecision{Status: hbone.StatusOK, Upstream: netip.AddrPortFrom(in.ConnDst.Addr(), port), Service: service}
 }
@@ -136,22 +137,28 @@ func portOfHost(v *view.View, local *mesh.Workload, host string, port uint16) (*
 }
 
 // serviceMeant is the service that the peer says it meant, or a guess.
-func serviceMeant(v *view.View, local *mesh.Workload, host string, port uint16) *mesh.Service {
-	if s := v.ServiceByHostname(strings.TrimSuffix(host, "."), local.Namespace); host != "" && s != nil {
+func serviceMeant(v *view.View, local *mesh.Workload, in InboundRequest, port uint16) *mesh.Service {
+	if s := v.ServiceByHostname(strings.TrimSuffix(in.Host, "."), local.Namespace); in.Host != "" && s != nil {
 		if _, serves := local.Services[s.Key()]; serves {
 			return s
 		}
 	}
-	return serviceOfPort(v, local, port)
+	return serviceOfPort(v, local, port, in.Datagrams)
 }
 
 // serviceOfPort guesses the service of a connection to a pod's port, for
 // telemetry: the first by key of those it serves there.
-func serviceOfPort(v *view.View, local *mesh.Workload, port uint16) *mesh.Service {
+func serviceOfPort(v *view.View, local *mesh.Workload, port uint16, datagrams bool) *mesh.Service {
 	var found *mesh.Service
 	for k, ports := range local.Services {
 		s := v.Service(k)
 		if s == nil || found != nil && found.Key().String() < k.String() {
+			continue
+		}
+		if datagrams {
+			if slices.ContainsFunc(s.DatagramPorts, func(p mesh.Port) bool { return s.DatagramTarget(local, p.Service) == port }) {
+				found = s
+			}
 			continue
 		}
 		for _, p := range ports {

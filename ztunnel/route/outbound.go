@@ -36,12 +36,17 @@ func OutboundAgain(v *view.View, src *mesh.Workload, dst netip.AddrPort, rnd fun
 	case w != nil:
 		return o.workload(w)
 	}
-	if why := Outlawed(v, src, dst); why != "" {
+	return o.stranger()
+}
+
+// stranger is what the mesh does not know.
+func (o *outbound) stranger() OutboundDecision {
+	if why := Outlawed(o.v, o.src, o.dst); why != "" {
 		d := refuse("%s", why)
 		d.Outlawed = true
 		return d
 	}
-	return OutboundDecision{Kind: Passthrough, Dial: dst, Reason: "the destination is not in the mesh"}
+	return OutboundDecision{Kind: Passthrough, Dial: o.dst, Reason: "the destination is not in the mesh"}
 }
 
 // known is what the mesh has at an address, as src means it.
@@ -74,6 +79,7 @@ type outbound struct {
 	rnd   func(int) int
 	avoid []netip.AddrPort
 	kept  func(mesh.ServiceKey) string
+	udp   bool
 }
 
 // service routes what was sent to a VIP. Only the service's own waypoint
@@ -82,11 +88,16 @@ func (o *outbound) service(s *mesh.Service) OutboundDecision {
 	if g := o.serviceWaypoint(s); !g.IsZero() && !o.isWaypoint(g) {
 		return o.waypoint(g)
 	}
+	if _, ok := s.Port(o.dst.Port()); !ok && s.LoadBalancing.Mode != mesh.BalancePassthrough {
+		return refuse("service %s has no port %d", s.Key(), o.dst.Port())
+	}
+	return o.endpoint(s)
+}
+
+// endpoint chooses one, for a port that the service has.
+func (o *outbound) endpoint(s *mesh.Service) OutboundDecision {
 	if s.LoadBalancing.Mode == mesh.BalancePassthrough {
 		return OutboundDecision{Kind: Passthrough, Dial: o.dst, Reason: "the service asks for no balancing"}
-	}
-	if _, ok := s.Port(o.dst.Port()); !ok {
-		return refuse("service %s has no port %d", s.Key(), o.dst.Port())
 	}
 	c, why := o.choose(s, o.dst.Port(), false)
 	if c.workload == nil {
@@ -112,6 +123,13 @@ func (o *outbound) workload(w *mesh.Workload) OutboundDecision {
 
 // direct goes straight to a workload.
 func (o *outbound) direct(w *mesh.Workload, at netip.AddrPort) OutboundDecision {
+	switch {
+	case !o.udp:
+	case at.Addr().Zone() != "":
+		return refuse("%s is known by name only, and UDP is not sent to names", w.UID)
+	case !w.Settings.Datagrams && w.Network == o.src.Network:
+		return OutboundDecision{Kind: Plain, Dial: at, Workload: w, Endpoint: at, Reason: "the UDP of the destination is not the mesh's"}
+	}
 	if w.Network != o.src.Network {
 		return refuse("%s is in network %q: gateways between networks are not supported", w.UID, w.Network)
 	}

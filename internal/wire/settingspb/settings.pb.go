@@ -88,9 +88,15 @@ type Settings struct {
 	Hostname  string `protobuf:"bytes,3,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	Subdomain string `protobuf:"bytes,4,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
 	// transport is over what tunnels to and from the workload are made.
-	Transport     Transport `protobuf:"varint,5,opt,name=transport,proto3,enum=ambit.workload.Transport" json:"transport,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Transport Transport `protobuf:"varint,5,opt,name=transport,proto3,enum=ambit.workload.Transport" json:"transport,omitempty"`
+	// datagrams is whether UDP to and from the workload is the mesh's: it accepts
+	// CONNECT-UDP.
+	Datagrams bool `protobuf:"varint,6,opt,name=datagrams,proto3" json:"datagrams,omitempty"`
+	// named_datagram_ports are the ports of UDP that the workload serves of services
+	// that name them instead of numbering them.
+	NamedDatagramPorts []*DatagramPort `protobuf:"bytes,7,rep,name=named_datagram_ports,json=namedDatagramPorts,proto3" json:"named_datagram_ports,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -158,6 +164,84 @@ func (x *Settings) GetTransport() Transport {
 	return Transport_AUTO
 }
 
+func (x *Settings) GetDatagrams() bool {
+	if x != nil {
+		return x.Datagrams
+	}
+	return false
+}
+
+func (x *Settings) GetNamedDatagramPorts() []*DatagramPort {
+	if x != nil {
+		return x.NamedDatagramPorts
+	}
+	return nil
+}
+
+// DatagramPort is a port of UDP that clients send to, and that of the endpoint;
+// target 0 is named, and each workload tells its own.
+type DatagramPort struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Service uint32                 `protobuf:"varint,1,opt,name=service,proto3" json:"service,omitempty"`
+	Target  uint32                 `protobuf:"varint,2,opt,name=target,proto3" json:"target,omitempty"`
+	// of is the service's namespace/hostname, where the port is not said by the
+	// service itself.
+	Of            string `protobuf:"bytes,3,opt,name=of,proto3" json:"of,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DatagramPort) Reset() {
+	*x = DatagramPort{}
+	mi := &file_settingspb_settings_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DatagramPort) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DatagramPort) ProtoMessage() {}
+
+func (x *DatagramPort) ProtoReflect() protoreflect.Message {
+	mi := &file_settingspb_settings_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DatagramPort.ProtoReflect.Descriptor instead.
+func (*DatagramPort) Descriptor() ([]byte, []int) {
+	return file_settingspb_settings_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DatagramPort) GetService() uint32 {
+	if x != nil {
+		return x.Service
+	}
+	return 0
+}
+
+func (x *DatagramPort) GetTarget() uint32 {
+	if x != nil {
+		return x.Target
+	}
+	return 0
+}
+
+func (x *DatagramPort) GetOf() string {
+	if x != nil {
+		return x.Of
+	}
+	return ""
+}
+
 // ServiceSettings is the extension "ambit.service" of istio.workload.Service, by
 // the same rules.
 type ServiceSettings struct {
@@ -167,14 +251,16 @@ type ServiceSettings struct {
 	// visible_in are the namespaces whose clients know the service. It comes with
 	// upstream's visibility NAMESPACE, which is what a proxy that passes it over
 	// goes by.
-	VisibleIn     []string `protobuf:"bytes,2,rep,name=visible_in,json=visibleIn,proto3" json:"visible_in,omitempty"`
+	VisibleIn []string `protobuf:"bytes,2,rep,name=visible_in,json=visibleIn,proto3" json:"visible_in,omitempty"`
+	// datagram_ports are those of UDP; upstream's are those of TCP.
+	DatagramPorts []*DatagramPort `protobuf:"bytes,3,rep,name=datagram_ports,json=datagramPorts,proto3" json:"datagram_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceSettings) Reset() {
 	*x = ServiceSettings{}
-	mi := &file_settingspb_settings_proto_msgTypes[1]
+	mi := &file_settingspb_settings_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -186,7 +272,7 @@ func (x *ServiceSettings) String() string {
 func (*ServiceSettings) ProtoMessage() {}
 
 func (x *ServiceSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_settingspb_settings_proto_msgTypes[1]
+	mi := &file_settingspb_settings_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -199,7 +285,7 @@ func (x *ServiceSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSettings.ProtoReflect.Descriptor instead.
 func (*ServiceSettings) Descriptor() ([]byte, []int) {
-	return file_settingspb_settings_proto_rawDescGZIP(), []int{1}
+	return file_settingspb_settings_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *ServiceSettings) GetAffinitySeconds() uint32 {
@@ -216,21 +302,35 @@ func (x *ServiceSettings) GetVisibleIn() []string {
 	return nil
 }
 
+func (x *ServiceSettings) GetDatagramPorts() []*DatagramPort {
+	if x != nil {
+		return x.DatagramPorts
+	}
+	return nil
+}
+
 var File_settingspb_settings_proto protoreflect.FileDescriptor
 
 const file_settingspb_settings_proto_rawDesc = "" +
 	"\n" +
-	"\x19settingspb/settings.proto\x12\x0eambit.workload\"\xd4\x01\n" +
+	"\x19settingspb/settings.proto\x12\x0eambit.workload\"\xc2\x02\n" +
 	"\bSettings\x12#\n" +
 	"\rregistry_only\x18\x01 \x01(\bR\fregistryOnly\x120\n" +
 	"\x14trust_domain_aliases\x18\x02 \x03(\tR\x12trustDomainAliases\x12\x1a\n" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x1c\n" +
 	"\tsubdomain\x18\x04 \x01(\tR\tsubdomain\x127\n" +
-	"\ttransport\x18\x05 \x01(\x0e2\x19.ambit.workload.TransportR\ttransport\"[\n" +
+	"\ttransport\x18\x05 \x01(\x0e2\x19.ambit.workload.TransportR\ttransport\x12\x1c\n" +
+	"\tdatagrams\x18\x06 \x01(\bR\tdatagrams\x12N\n" +
+	"\x14named_datagram_ports\x18\a \x03(\v2\x1c.ambit.workload.DatagramPortR\x12namedDatagramPorts\"P\n" +
+	"\fDatagramPort\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\rR\aservice\x12\x16\n" +
+	"\x06target\x18\x02 \x01(\rR\x06target\x12\x0e\n" +
+	"\x02of\x18\x03 \x01(\tR\x02of\"\xa0\x01\n" +
 	"\x0fServiceSettings\x12)\n" +
 	"\x10affinity_seconds\x18\x01 \x01(\rR\x0faffinitySeconds\x12\x1d\n" +
 	"\n" +
-	"visible_in\x18\x02 \x03(\tR\tvisibleIn*%\n" +
+	"visible_in\x18\x02 \x03(\tR\tvisibleIn\x12C\n" +
+	"\x0edatagram_ports\x18\x03 \x03(\v2\x1c.ambit.workload.DatagramPortR\rdatagramPorts*%\n" +
 	"\tTransport\x12\b\n" +
 	"\x04AUTO\x10\x00\x12\x06\n" +
 	"\x02H2\x10\x01\x12\x06\n" +
@@ -249,19 +349,22 @@ func file_settingspb_settings_proto_rawDescGZIP() []byte {
 }
 
 var file_settingspb_settings_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_settingspb_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_settingspb_settings_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
 var file_settingspb_settings_proto_goTypes = []any{
 	(Transport)(0),          // 0: ambit.workload.Transport
 	(*Settings)(nil),        // 1: ambit.workload.Settings
-	(*ServiceSettings)(nil), // 2: ambit.workload.ServiceSettings
+	(*DatagramPort)(nil),    // 2: ambit.workload.DatagramPort
+	(*ServiceSettings)(nil), // 3: ambit.workload.ServiceSettings
 }
 var file_settingspb_settings_proto_depIdxs = []int32{
 	0, // 0: ambit.workload.Settings.transport:type_name -> ambit.workload.Transport
-	1, // [1:1] is the sub-list for method output_type
-	1, // [1:1] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	2, // 1: ambit.workload.Settings.named_datagram_ports:type_name -> ambit.workload.DatagramPort
+	2, // 2: ambit.workload.ServiceSettings.datagram_ports:type_name -> ambit.workload.DatagramPort
+	3, // [3:3] is the sub-list for method output_type
+	3, // [3:3] is the sub-list for method input_type
+	3, // [3:3] is the sub-list for extension type_name
+	3, // [3:3] is the sub-list for extension extendee
+	0, // [0:3] is the sub-list for field type_name
 }
 
 func init() { file_settingspb_settings_proto_init() }
@@ -275,7 +378,7 @@ func file_settingspb_settings_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_settingspb_settings_proto_rawDesc), len(file_settingspb_settings_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   2,
+			NumMessages:   3,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,232 @@
+package inpod_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ambit-mesh/ambit/cni/rules"
+	"github.com/ambit-mesh/ambit/internal/mesh"
+)
+
+// withDatagrams enrols the pod, its UDP too.
+func (p *pod) withDatagrams() *pod {
+	p.w.t.Helper()
+	p.enrolled()
+	if err := rules.Apply(p.ns, rules.Spec{DNS: true, UDP: true}); err != nil {
+		p.w.t.Fatal(err)
+	}
+	p.edit(func(w *mesh.Workload) { w.Settings.Datagrams = true })
+	p.settle()
+	p.hears(15001)
+	p.hears(15006)
+	return p
+}
+
+// hears waits until somebody takes datagrams at a port of loopback.
+func (p *pod) hears(port uint16) {
+	p.w.t.Helper()
+	eventually(p.w.t, func() error {
+		for _, file := range []string{"udp", "udp6"} {
+			var text []byte
+			if err := p.ns.Do(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/" + file); return err }); err != nil {
+				return err
+			}
+			if !strings.Contains(string(text), fmt.Sprintf(":%04X ", port)) {
+				return fmt.Errorf("nobody takes datagrams at %d in %s", port, p.name)
+			}
+		}
+		return nil
+	})
+}
+
+// asks sends one datagram from a socket of its own, and gives the answer.
+func (p *pod) asks(t *testing.T, to netip.AddrPort, text string, patience time.Duration) (string, error) {
+	t.Helper()
+	a := connected(t, p.podNet, to)
+	defer a.Close()
+	if err := a.send(text); err != nil {
+		return "", err
+	}
+	a.SetReadDeadline(time.Now().Add(patience))
+	b := make([]byte, 1<<16)
+	n, err := a.Read(b)
+	return string(b[:n]), err
+}
+
+// TestDatagramsAreCarriedWithIdentity: between pods whose UDP is the mesh's it goes
+// by their tunnels, at every size, from the address that its sender has, and the
+// records of both ends name who they are.
+func TestDatagramsAreCarriedWithIdentity(t *testing.T) {
+	needsRoot(t)
+	for _, transport := range []mesh.Transport{mesh.TransportH2, mesh.TransportH3} {
+		t.Run(transport.String(), func(t *testing.T) {
+			w := newWorld(t, "n1", "n2")
+			client, server := w.newPod(w.nodes[0], "client").withDatagrams(), w.newPod(w.nodes[1], "server").withDatagrams()
+			if transport == mesh.TransportH3 {
+				server.edit(func(w *mesh.Workload) { w.Settings.Transport = transport })
+				server.settle()
+				server.accepts(t)
+			}
+			echoDatagrams(t, server.podNet, 5353)
+			for _, to := range []netip.AddrPort{server.at(5353), server.at6(5353)} {
+				from := client.v4
+				if to.Addr().Is6() {
+					from = client.v6
+				}
+				for _, size := range []int{1, 1200, 1420, 1472, 9000, 60000} {
+					text := strings.Repeat("x", size)
+					got, err := client.asks(t, to, text, 5*time.Second)
+					if err != nil {
+						t.Fatalf("%d bytes to %s: %v", size, to, err)
+					}
+					if want := from.String() + " " + text; got != want {
+						t.Fatalf("%d bytes to %s: %d came back as from %s, want %d from %s", size, to, len(got), got[:min(len(got), 40)], len(want), from)
+					}
+				}
+			}
+			for n, direction := range []string{"outbound", "inbound"} {
+				client.w.nodes[n].logged(t, map[string]any{
+					"direction": direction, "protocol": "udp", "src.identity": client.identity().String(), "dst.identity": server.identity().String(),
+					"datagrams_sent": 1.0, "datagrams_recv": 1.0,
+				})
+			}
+		})
+	}
+}
+
+// TestWhoMaySendDatagrams: policies decide it as they decide on connections.
+func TestWhoMaySendDatagrams(t *testing.T) {
+	needsRoot(t)
+	w := newWorld(t, "n1", "n2")
+	friend, stranger := w.newPod(w.nodes[0], "friend").withDatagrams(), w.newPod(w.nodes[0], "stranger").withDatagrams()
+	plain, enrolled := w.newPod(w.nodes[0], "plain"), w.newPod(w.nodes[0], "enrolled").enrolled()
+	server := w.newPod(w.nodes[1], "server").withDatagrams()
+	echoDatagrams(t, server.podNet, 5353)
+	echoDatagrams(t, server.podNet, 5354)
+	echoDatagrams(t, plain.podNet, 5353)
+	type attempt struct {
+		from *pod
+		port uint16
+		ok   bool
+	}
+	for _, c := range []struct {
+		name     string
+		policies []*mesh.Policy
+		attempts []attempt
+	}{
+		{"without a policy everybody may", nil, []attempt{{friend, 5353, true}, {stranger, 5353, true}, {plain, 5353, true}, {enrolled, 5353, true}}},
+		{"STRICT refuses what comes in clear", []*mesh.Policy{strict}, []attempt{{friend, 5353, true}, {stranger, 5353, true}, {plain, 5353, false}, {enrolled, 5353, false}}},
+		{"by identity", []*mesh.Policy{policy("friends", mesh.ScopeNamespace, mesh.ActionAllow, mesh.Match{Principals: principal(friend)})},
+			[]attempt{{friend, 5353, true}, {stranger, 5353, false}, {plain, 5353, false}}},
+		{"by port", []*mesh.Policy{policy("ports", mesh.ScopeNamespace, mesh.ActionDeny, mesh.Match{DestinationPorts: []uint16{5353}})},
+			[]attempt{{friend, 5353, false}, {friend, 5354, true}, {plain, 5353, false}, {plain, 5354, true}}},
+	} {
+		server.edit(func(w *mesh.Workload) { w.Policies = nil })
+		for _, p := range c.policies {
+			w.apply(p)
+			if p.Scope == mesh.ScopeSelector {
+				server.edit(func(w *mesh.Workload) { w.Policies = append(w.Policies, p.Key) })
+			}
+		}
+		server.settle()
+		for _, a := range c.attempts {
+			patience := 5 * time.Second
+			if !a.ok {
+				patience = 500 * time.Millisecond
+			}
+			got, err := a.from.asks(t, server.at(a.port), "hello", patience)
+			switch {
+			case a.ok && err != nil:
+				t.Errorf("%s: %s to port %d: %v", c.name, a.from.name, a.port, err)
+			case !a.ok && err == nil:
+				t.Errorf("%s: %s to port %d got %q, want nothing", c.name, a.from.name, a.port, got)
+			}
+		}
+		for _, p := range c.policies {
+			w.remove(p.Key)
+		}
+	}
+	w.nodes[1].logged(t, map[string]any{"direction": "inbound", "protocol": "udp", "policy": "shop/friends"})
+	if got, err := friend.asks(t, plain.at(5353), "hello", 5*time.Second); err != nil {
+		t.Errorf("to a pod that is not of the mesh: %v", err)
+	} else if want := friend.v4.String() + " hello"; got != want {
+		t.Errorf("to a pod that is not of the mesh: %q, want %q", got, want)
+	}
+}
+
+// TestAFlowEndsWithItsPermission: what a policy denies from now on ends at once.
+func TestAFlowEndsWithItsPermission(t *testing.T) {
+	needsRoot(t)
+	w := newWorld(t, "n1", "n2")
+	client, server := w.newPod(w.nodes[0], "client").withDatagrams(), w.newPod(w.nodes[1], "server").withDatagrams()
+	echoDatagrams(t, server.podNet, 5353)
+	a := connected(t, client.podNet, server.at(5353))
+	if _, err := a.ask("before"); err != nil {
+		t.Fatal(err)
+	}
+	w.apply(policy("nobody", mesh.ScopeNamespace, mesh.ActionDeny, mesh.Match{Principals: principal(client)}))
+	w.nodes[1].logged(t, map[string]any{"direction": "inbound", "protocol": "udp", "policy": "shop/nobody", "cut": "policy"})
+	if err := a.send("after"); err != nil {
+		t.Fatal(err)
+	}
+	a.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	if n, err := a.Read(make([]byte, 100)); err == nil {
+		t.Errorf("%d bytes came back after the policy", n)
+	}
+	w.remove(key("nobody"))
+	eventually(t, func() error { // a refused flow is tried again after a second
+		_, err := client.asks(t, server.at(5353), "again", time.Second)
+		return err
+	})
+}
+
+// TestAServiceOfUDPLeadsToOneEndpointForAFlow: each flow stays with its endpoint,
+// flows are spread over all, and the port of the service is not that of the pods.
+func TestAServiceOfUDPLeadsToOneEndpointForAFlow(t *testing.T) {
+	needsRoot(t)
+	w := newWorld(t, "n1", "n2")
+	client := w.newPod(w.nodes[0], "client").withDatagrams()
+	key := mesh.ServiceKey{Namespace: "shop", Hostname: "names.shop.svc.cluster.local"}
+	vip := netip.MustParseAddrPort("10.96.0.53:5300")
+	w.change(func(m *mesh.Model) {
+		m.Services[key] = &mesh.Service{
+			Name: "names", Namespace: "shop", Hostname: key.Hostname, Canonical: true,
+			Addresses:     []mesh.NetworkPrefix{{Prefix: netip.PrefixFrom(vip.Addr(), 32)}},
+			DatagramPorts: []mesh.Port{{Service: 5300, Target: 5353}},
+		}
+	})
+	for i := range 2 {
+		p := w.newPod(w.nodes[1], fmt.Sprintf("server-%d", i)).withDatagrams()
+		p.edit(func(w *mesh.Workload) { w.Services = map[mesh.ServiceKey][]mesh.Port{key: nil} })
+		who := fmt.Sprintf("server-%d", i)
+		answerDatagrams(t, p.podNet, 5353, func(string, netip.AddrPort) string { return who })
+	}
+	client.settle()
+	reached := map[string]int{}
+	for range 24 {
+		a := connected(t, client.podNet, vip)
+		var first string
+		for range 3 {
+			who, err := a.ask("who?")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if first == "" {
+				first = who
+			}
+			if who != first {
+				t.Fatalf("one flow is answered by %s and %s", first, who)
+			}
+		}
+		a.Close()
+		reached[first]++
+	}
+	if len(reached) != 2 {
+		t.Errorf("24 flows were answered by %v, want both", reached)
+	}
+	client.w.nodes[0].logged(t, map[string]any{"direction": "outbound", "protocol": "udp", "dst.service": key.Hostname})
+}
