@@ -1,6 +1,7 @@
 package enrol_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -9,14 +10,20 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/ambit-mesh/ambit/cni/enrol"
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 func TestDecide(t *testing.T) {
-	mode := func(s string) map[string]string {
-		if s == "" {
-			return nil
+	labels := func(s string) map[string]string { // mode/udp, each of which may be empty
+		mode, udp, _ := strings.Cut(s, "/")
+		out := map[string]string{}
+		if mode != "" {
+			out[enrol.ModeLabel] = mode
 		}
-		return map[string]string{enrol.ModeLabel: s}
+		if udp != "" {
+			out[mesh.DatagramsLabel] = udp
+		}
+		return out
 	}
 	for _, c := range []struct {
 		what           string
@@ -36,17 +43,22 @@ func TestDecide(t *testing.T) {
 		{"a job that succeeded", "ambient", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodSucceeded }, enrol.Decision{Reason: "has ended"}},
 		{"a pod that failed", "ambient", "", func(p *corev1.Pod) { p.Status.Phase = corev1.PodFailed }, enrol.Decision{Reason: "has ended"}},
 		{"a pod that is being deleted still serves", "ambient", "", func(p *corev1.Pod) { p.DeletionTimestamp = &metav1.Time{} }, enrol.Decision{Enrol: true, Reason: "namespace label"}},
+		{"a namespace whose UDP is the mesh's", "ambient/mesh", "", nil, enrol.Decision{Enrol: true, Reason: "namespace label", Datagrams: true}},
+		{"a pod whose UDP is", "ambient", "/mesh", nil, enrol.Decision{Enrol: true, Reason: "namespace label", Datagrams: true}},
+		{"a pod whose UDP is not", "ambient/mesh", "/none", nil, enrol.Decision{Enrol: true, Reason: "namespace label"}},
+		{"a word for UDP that nobody knows", "ambient/yes", "", nil, enrol.Decision{Enrol: true, Reason: "namespace label"}},
+		{"UDP alone joins nothing", "/mesh", "", nil, enrol.Decision{Reason: "no istio.io/dataplane-mode label"}},
 		{"inbound bypassed", "ambient", "", func(p *corev1.Pod) { p.Annotations = map[string]string{enrol.BypassAnnotation: "true"} },
 			enrol.Decision{Enrol: true, Reason: "namespace label", BypassInbound: true}},
 		{"a bypass that is no boolean captures", "ambient", "", func(p *corev1.Pod) { p.Annotations = map[string]string{enrol.BypassAnnotation: "yes please"} },
 			enrol.Decision{Enrol: true, Reason: "namespace label"}},
 	} {
-		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Labels: mode(c.pod)}}
+		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Labels: labels(c.pod)}}
 		pod.Status.Phase = corev1.PodRunning
 		if c.change != nil {
 			c.change(pod)
 		}
-		got := enrol.Decide(pod, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: mode(c.namespace)}}, []string{"kube-system"})
+		got := enrol.Decide(pod, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Labels: labels(c.namespace)}}, []string{"kube-system"})
 		if diff := cmp.Diff(c.want, got); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", c.what, diff)
 		}

@@ -218,6 +218,13 @@ func TestDriftIsMended(t *testing.T) {
 		t.Errorf("what the user changed is called drift: %+v", m)
 	}
 	w.answers(t, "inbound bypassed", "by 15001 ", "")
+	bypass.UDP = true
+	if m := look(bypass); m != nil {
+		t.Errorf("UDP that the user gave to the mesh is called drift: %+v", m)
+	}
+	if drift, err := rules.Check(open(t, w.pod.NS), rules.Spec{BypassInbound: true, UDP: true}); err != nil || len(drift) > 0 {
+		t.Errorf("of the rules for UDP %v is missing, %v", drift, err)
+	}
 	if err := probes.Remove(w.node); err != nil {
 		t.Fatal(err)
 	}

@@ -75,8 +75,8 @@ func naming() []Sabotage {
 		{
 			Name:  "the namespaces of exportTo do not reach the proxies",
 			File:  "internal/wire/servicesettings.go",
-			Old:   ", VisibleIn: s.VisibleIn}",
-			New:   "}",
+			Old:   ", VisibleIn: s.VisibleIn, ",
+			New:   ", ",
 			Tests: []Test{{"internal/wire", "TestEveryFieldComesBack"}, {"e2e/scenario", "TestScenarios"}},
 		},
 		{

@@ -28,6 +28,7 @@ func Table() []Sabotage {
 		datagrams(),
 		tunnelling(),
 		crossing(),
+		flows(),
 	)
 }
 

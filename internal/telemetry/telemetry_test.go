@@ -93,6 +93,57 @@ func TestAConnectionIsCountedFromItsOpeningToItsEnd(t *testing.T) {
 	}
 }
 
+// datagramsMoved is the Counter of a flow.
+type datagramsMoved struct {
+	bytesMoved
+	to, from uint64
+}
+
+func (d *datagramsMoved) Datagrams() (uint64, uint64) { return d.to, d.from }
+
+func TestAFlowOfUDPHasMetricsOfItsOwn(t *testing.T) {
+	var log bytes.Buffer
+	traffic, r := recorder(&log)
+	moved := &datagramsMoved{}
+	flow := Flow{Direction: Inbound, Datagrams: true, Source: client, Destination: server, SourceID: clientID}
+	c := r.Open(flow, time.Now(), moved)
+	*moved = datagramsMoved{bytesMoved{100, 7}, 3, 2}
+	want := map[string]float64{
+		"istio_udp_flows_opened_total{destination,udp,-}": 1, "istio_udp_received_bytes_total{destination,udp,-}": 100, "istio_udp_sent_bytes_total{destination,udp,-}": 7,
+		"istio_udp_received_datagrams_total{destination,udp,-}": 3, "istio_udp_sent_datagrams_total{destination,udp,-}": 2,
+		"sockets_open{source}": 0, "sockets_open{destination}": 0,
+	}
+	if d := cmp.Diff(want, gather(t, traffic, "reporter", "response_flags", "request_protocol")); d != "" {
+		t.Errorf("while it lasts (-want +got):\n%s", d)
+	}
+	c.Close(Outcome{Flag: FlagDeny})
+	want["istio_udp_flows_closed_total{destination,udp,DENY}"], want["istio_udp_flows_failed_total{destination,udp,DENY}"] = 1, 1
+	if d := cmp.Diff(want, gather(t, traffic, "reporter", "response_flags", "request_protocol")); d != "" {
+		t.Errorf("after its end (-want +got):\n%s", d)
+	}
+	for _, field := range []string{`"protocol":"udp"`, `"datagrams_recv":3`, `"datagrams_sent":2`} {
+		if !strings.Contains(log.String(), field) {
+			t.Errorf("the record lacks %s: %s", field, log.String())
+		}
+	}
+}
+
+func TestDroppedDatagramsAreCountedBeyondTheirPod(t *testing.T) {
+	drops := NewDatagramDrops()
+	one, other := map[string]uint64{"late": 1}, map[string]uint64{"late": 2, "overrun": 5}
+	forget := drops.Watch(func() map[string]uint64 { return one })
+	drops.Watch(func() map[string]uint64 { return other })
+	one["late"] = 4
+	forget()
+	one["late"] = 100
+	forget()
+	want := map[string]float64{"ambit_udp_datagrams_dropped_total{late}": 6, "ambit_udp_datagrams_dropped_total{overrun}": 5}
+	if d := cmp.Diff(want, gather(t, drops, "reason")); d != "" {
+		t.Errorf("(-want +got):\n%s", d)
+	}
+	(*DatagramDrops)(nil).Watch(nil)()
+}
+
 func TestAFailureHasItsFlag(t *testing.T) {
 	traffic, r := recorder(io.Discard)
 	r.Open(Flow{Direction: Inbound}, time.Now(), &bytesMoved{}).Close(Outcome{Flag: FlagDeny, Err: errors.New("no")})

@@ -115,10 +115,8 @@ func (d *Dump) AddPod(p zds.Pod, state string, err error, live []connections.Inf
 		s.Error = err.Error()
 	}
 	for _, i := range live {
-		c := Connection{Src: i.Source.String(), OriginalDst: i.Original.String(), ActualDst: i.Actual.String(), Protocol: "TCP", Peer: i.Peer.String(), Reason: i.Reason}
-		if i.HBONE {
-			c.Protocol = "HBONE"
-		}
+		c := Connection{Src: i.Source.String(), OriginalDst: i.Original.String(), ActualDst: i.Actual.String(), Peer: i.Peer.String(), Reason: i.Reason}
+		c.Protocol = protocol(i)
 		if i.Direction == telemetry.Outbound {
 			s.Connections.Outbound = append(s.Connections.Outbound, c)
 		} else {
@@ -129,6 +127,19 @@ func (d *Dump) AddPod(p zds.Pod, state string, err error, live []connections.Inf
 		d.WorkloadState = map[string]State{}
 	}
 	d.WorkloadState[p.UID] = s
+}
+
+// protocol is upstream's word, and our own for UDP.
+func protocol(i connections.Info) string {
+	switch {
+	case i.HBONE && i.Datagrams:
+		return "HBONE-UDP"
+	case i.HBONE:
+		return "HBONE"
+	case i.Datagrams:
+		return "UDP"
+	}
+	return "TCP"
 }
 
 // AddTrouble fills in why a pod's names are not answered by the mesh.
