@@ -29,7 +29,7 @@ func TestWhereDatagramsGo(t *testing.T) {
 	}{
 		{"a pod whose UDP is the mesh's", []any{pod("server", "10.0.1.1", takesDatagrams)}, client, "10.0.1.1:5353", "hbone 10.0.1.1:15008 for 10.0.1.1:5353 as server"},
 		{"a pod whose TCP alone is", []any{pod("server", "10.0.1.1")}, client, "10.0.1.1:5353", "plain 10.0.1.1:5353"},
-		{"a pod behind a waypoint", []any{pod("server", "10.0.1.1", takesDatagrams, behind(byName))}, client, "10.0.1.1:5353", "refuse: the destination is behind waypoint shop/wp:15008, which takes no UDP"},
+		{"a pod behind a waypoint", []any{pod("server", "10.0.1.1", takesDatagrams, behind(byName))}, client, "10.0.1.1:5353", "refuse: the destination is behind waypoint shop/wp, which takes no UDP"},
 		{"a pod of another network", []any{pod("server", "10.0.1.1", takesDatagrams, in("far"))}, client, "10.0.1.1:5353", "passthrough 10.0.1.1:5353"},
 		{"nothing of the mesh", nil, client, "192.0.2.1:443", "passthrough 192.0.2.1:443"},
 		{"nothing of the mesh, where that is closed", nil, registryOnly, "192.0.2.1:443", "refuse: nothing of the mesh is at 192.0.2.1:443, and outboundTrafficPolicy is REGISTRY_ONLY"},
@@ -41,7 +41,7 @@ func TestWhereDatagramsGo(t *testing.T) {
 		{"an endpoint whose UDP is not the mesh's", []any{service("names", "10.96.0.1", declared), pod("server", "10.0.1.1", serving)}, client, "10.96.0.1:53", "plain 10.0.1.1:5353"},
 		{"a service without an endpoint", []any{service("names", "10.96.0.1", declared)}, client, "10.96.0.1:53", "refuse: service shop/names has no endpoint to use: it has none"},
 		{"a port of TCP alone", []any{service("names", "10.96.0.1", declared), pod("server", "10.0.1.1", takesDatagrams, serving)}, client, "10.96.0.1:80", "passthrough 10.96.0.1:80"},
-		{"a service behind a waypoint", []any{service("names", "10.96.0.1", func(s *mesh.Service) { declared(s); s.Waypoint = byName })}, client, "10.96.0.1:53", "refuse: the destination is behind waypoint shop/wp:15008, which takes no UDP"},
+		{"a service behind a waypoint", []any{service("names", "10.96.0.1", func(s *mesh.Service) { declared(s); s.Waypoint = byName })}, client, "10.96.0.1:53", "refuse: the destination is behind waypoint shop/wp, which takes no UDP"},
 	} {
 		d := Datagrams(see(tt.objects...), tt.src, to(tt.dst), func(int) int { return 0 }, nil, func(mesh.ServiceKey) string { return "" })
 		if got := show(d); got != tt.want {
