@@ -43,6 +43,16 @@ func (d *DatagramDrops) Watch(source func() map[string]uint64) (forget func()) {
 	}
 }
 
+// Add counts some beside what sources say. A nil DatagramDrops counts nothing.
+func (d *DatagramDrops) Add(reason string, n uint64) {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended[reason] += n
+}
+
 // Describe implements prometheus.Collector.
 func (d *DatagramDrops) Describe(out chan<- *prometheus.Desc) { out <- datagramDropsDesc }
 

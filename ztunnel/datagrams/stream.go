@@ -24,6 +24,22 @@ func (t Tunnelled) Receive(take func(payload []byte)) error {
 	return err
 }
 
+// Unreceived is how many datagrams of a flow a tunnel brought and had to drop, as
+// they were not taken in time.
+func Unreceived(c Conn) uint64 {
+	t, ok := c.(Tunnelled)
+	if !ok {
+		return 0
+	}
+	if d, ok := t.Stream.(hbone.DropCounter); ok {
+		return d.Dropped()
+	}
+	return 0
+}
+
+// UnreceivedReason is the word of metrics for those.
+const UnreceivedReason = "unreceived"
+
 // lingering is how long the other end has to end its half, after which the stream
 // is reset.
 const lingering = time.Second

@@ -41,7 +41,9 @@ func (a *arrival) flowIn(ctx context.Context, in hbone.Incoming, upstream netip.
 	if a.Accepting != nil {
 		defer context.AfterFunc(a.Accepting, func() { cancel(datagrams.ErrDrained) })()
 	}
-	err = datagrams.Relay(carried, datagrams.Tunnelled{Stream: stream}, counted, a.Idle)
+	tunnel := datagrams.Tunnelled{Stream: stream}
+	err = datagrams.Relay(carried, tunnel, counted, a.Idle)
+	a.Drops.Add(datagrams.UnreceivedReason, datagrams.Unreceived(tunnel))
 	if errors.Is(err, io.EOF) || errors.Is(err, datagrams.ErrIdle) || errors.Is(err, datagrams.ErrDrained) {
 		err = nil // as flows of UDP do end
 	}

@@ -34,7 +34,9 @@ type Config struct {
 	// is valid.
 	Dial func(ctx context.Context, to netip.AddrPort, source netip.Addr) (*net.TCPConn, error)
 	// Datagrams gives UDP to the application from inside the pod.
-	Datagrams   datagrams.Carrier
+	Datagrams datagrams.Carrier
+	// Drops counts datagrams that are not carried. Nil: nobody does.
+	Drops       *telemetry.DatagramDrops
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
 	// DryRuns is told what dry-run policies say. Nil: nobody is.

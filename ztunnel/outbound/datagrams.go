@@ -65,6 +65,7 @@ func (f *flight) follow(conn datagrams.Conn) datagrams.Conn {
 	var counted *datagrams.Counted
 	counted = datagrams.NewCounted(ctx, conn, func(err error) {
 		tracked.Done()
+		f.Drops.Add(datagrams.UnreceivedReason, datagrams.Unreceived(conn))
 		o := f.outcome(err)
 		record.Close(o)
 		received, sent := counted.Load()

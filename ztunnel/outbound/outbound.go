@@ -42,6 +42,8 @@ type Config struct {
 	Tunnels     Opener
 	Connections *connections.Set
 	Recorder    *telemetry.Recorder
+	// Drops counts datagrams that are not carried. Nil: nobody does.
+	Drops *telemetry.DatagramDrops
 	// Decisions remembers connections for explanations. Nil: nobody does.
 	Decisions *decision.Ring
 	// Tracer makes spans of tunnelled connections. Nil makes none.

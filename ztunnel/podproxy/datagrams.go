@@ -98,7 +98,7 @@ func (p *Proxy) takeDatagrams() (err error) {
 	defer u.mu.Unlock()
 	u.answers = answers
 	for i, carrier := range []datagrams.Carrier{u.out.Datagrams(p.plainly()), u.in.PlainDatagrams()} {
-		table := datagrams.New(datagrams.Config{Carrier: carrier, Answers: answers, Replied: p.config.IdleFlow, Logger: p.config.Logger})
+		table := datagrams.New(datagrams.Config{Carrier: carrier, Answers: answers, Unreplied: p.config.IdleFlow, Replied: p.config.IdleFlow, Logger: p.config.Logger})
 		for _, s := range sockets[i] {
 			table.Serve(s)
 		}

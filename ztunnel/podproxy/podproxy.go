@@ -78,8 +78,8 @@ type Config struct {
 	// IdleTunnel is how long a tunnel without streams is kept. Zero is the
 	// pool's default.
 	IdleTunnel time.Duration
-	// IdleFlow is how long a flow of UDP lasts in which nobody sends anything, once it
-	// was answered. Zero is the default of datagrams.Config.
+	// IdleFlow is how long a flow of UDP lasts in which nobody sends anything. Zero is
+	// the defaults of datagrams.Config.
 	IdleFlow time.Duration
 	// MaxTunnelStreams bounds the streams of a client tunnel. Zero is the
 	// pool's default.
@@ -184,7 +184,7 @@ func (p *Proxy) serve(l listeners) {
 	in := inbound.New(inbound.Config{
 		Store: p.config.Store, Local: p.local, Dial: p.dialApplication, Connections: &p.live, Cut: p.cut, Tracer: p.config.Tracer,
 		Recorder: p.config.Recorder, DryRuns: p.config.DryRuns, Decisions: p.config.Decisions,
-		Datagrams: p.plainly(), Accepting: p.accepting,
+		Datagrams: p.plainly(), Drops: p.config.DatagramDrops, Accepting: p.accepting,
 	})
 	p.dialer = p.newDialer()
 	p.pool = pool.New(pool.Config{
@@ -194,7 +194,7 @@ func (p *Proxy) serve(l listeners) {
 	out := outbound.New(outbound.Config{
 		Store: p.config.Store, Local: p.local, Dial: p.dialPlain, Lookup: dns.NewLookup(p.config.Names.Servers, p.dialResolver).Addresses,
 		Tunnels: p.pool, Connections: &p.live, Cut: p.cut, Tracer: p.config.Tracer,
-		Recorder: p.config.Recorder, Decisions: p.config.Decisions,
+		Recorder: p.config.Recorder, Drops: p.config.DatagramDrops, Decisions: p.config.Decisions,
 	})
 	p.tunnels = h2.NewServer(h2.ServerConfig{
 		Listener: l[2], Self: in.Self, Aliases: in.Aliases, Credentials: p.config.Credentials, Handler: in.Tunnel, Refused: in.Refused,
