@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/ambit-mesh/ambit/cni/enrol"
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 // annotate says on the pod how it is captured; "" is not at all. It patches the
@@ -21,26 +22,59 @@ func (a *Agent) annotate(ctx context.Context, pod *corev1.Pod, value string) err
 	if pod.Annotations[enrol.RedirectionAnnotation] == value && (value == enrol.Enabled || !a.said.has(string(pod.UID))) {
 		return nil
 	}
-	var set any // null removes
-	if value != "" {
-		set = value
+	annotations := map[string]any{enrol.RedirectionAnnotation: nullable(value)}
+	if _, has := pod.Annotations[mesh.DatagramsAnnotation]; has && value != enrol.Enabled {
+		annotations[mesh.DatagramsAnnotation] = nil
 	}
-	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
-		"uid":         pod.UID, // a conflict if it is another pod
-		"annotations": map[string]any{enrol.RedirectionAnnotation: set},
-	}})
+	patched, err := a.patch(ctx, pod, annotations)
 	if err != nil {
-		return fmt.Errorf("encoding a patch: %w", err)
-	}
-	patched, err := a.cfg.Kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
-	if err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-		return fmt.Errorf("annotating pod %s/%s: %w", pod.Namespace, pod.Name, err)
+		return err
 	}
 	a.said.note(string(pod.UID), value)
-	if err == nil && value == "" {
+	if patched != nil && value == "" {
 		a.withdrawn.note(string(pod.UID), patched.ResourceVersion)
 	}
 	return nil
+}
+
+// annotateUDP says on the pod whether its UDP is captured.
+func (a *Agent) annotateUDP(ctx context.Context, pod *corev1.Pod, captured bool) error {
+	value := ""
+	if captured {
+		value = enrol.Enabled
+	}
+	if pod.Annotations[mesh.DatagramsAnnotation] == value {
+		return nil
+	}
+	_, err := a.patch(ctx, pod, map[string]any{mesh.DatagramsAnnotation: nullable(value)})
+	return err
+}
+
+// nullable is a value of a merge patch, in which null removes.
+func nullable(value string) any {
+	if value == "" {
+		return nil
+	}
+	return value
+}
+
+// patch changes annotations; the pod is nil if it is gone.
+func (a *Agent) patch(ctx context.Context, pod *corev1.Pod, annotations map[string]any) (*corev1.Pod, error) {
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid":         pod.UID, // a conflict if it is another pod
+		"annotations": annotations,
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("encoding a patch: %w", err)
+	}
+	patched, err := a.cfg.Kube.CoreV1().Pods(pod.Namespace).Patch(ctx, pod.Name, types.MergePatchType, patch, metav1.PatchOptions{}, "status")
+	switch {
+	case err == nil:
+		return patched, nil
+	case apierrors.IsNotFound(err), apierrors.IsConflict(err):
+		return nil, nil
+	}
+	return nil, fmt.Errorf("annotating pod %s/%s: %w", pod.Namespace, pod.Name, err)
 }
 
 // said is which pods this agent has called enabled; what is watched may not

@@ -150,7 +150,11 @@ func (a *Agent) keep(ctx context.Context, pod *corev1.Pod, d enrol.Decision, pha
 	if !a.said.enabled(pod) && !a.cfg.Ztunnels.Served(uid) {
 		return soon, a.annotate(ctx, pod, enrol.Pending)
 	}
-	return 0, a.annotate(ctx, pod, enrol.Enabled)
+	waits, again := a.cfg.Keeper.UDPWaits(uid), time.Duration(0)
+	if waits {
+		again = settleSoon
+	}
+	return again, errors.Join(a.annotate(ctx, pod, enrol.Enabled), a.annotateUDP(ctx, pod, d.Datagrams && !waits))
 }
 
 // release lets go of a running pod step by step. What is watched may lag behind

@@ -12,6 +12,7 @@ import (
 	"k8s.io/client-go/tools/record"
 
 	"github.com/ambit-mesh/ambit/cni/enrol"
+	"github.com/ambit-mesh/ambit/internal/mesh"
 )
 
 // watchPods follows the pods of this node.
@@ -69,7 +70,7 @@ func (a *Agent) watchNamespaces() error {
 		UpdateFunc: func(old, now any) {
 			before, ok := old.(*corev1.Namespace)
 			after, ok2 := now.(*corev1.Namespace)
-			if ok && ok2 && before.Labels[enrol.ModeLabel] != after.Labels[enrol.ModeLabel] {
+			if ok && ok2 && saysOtherwise(before, after) {
 				a.enqueueNamespace(after.Name)
 			}
 		},
@@ -81,6 +82,16 @@ func (a *Agent) watchNamespaces() error {
 	a.factories = append(a.factories, factory)
 	a.synced = append(a.synced, handler.HasSynced)
 	return nil
+}
+
+// saysOtherwise reports whether labels changed that its pods go by.
+func saysOtherwise(before, after *corev1.Namespace) bool {
+	for _, label := range []string{enrol.ModeLabel, mesh.DatagramsLabel} {
+		if before.Labels[label] != after.Labels[label] {
+			return true
+		}
+	}
+	return false
 }
 
 func (a *Agent) enqueueNamespace(name string) {

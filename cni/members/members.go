@@ -49,7 +49,8 @@ type Pod struct {
 	IPs []netip.Addr
 	// BypassInbound leaves its inbound plaintext alone.
 	BypassInbound bool
-	// UDP brings its datagrams to ztunnel, too.
+	// UDP brings its datagrams to ztunnel, too. A running pod's are brought to it
+	// once ztunnel takes them, or soon after; what goes on as before is no looser.
 	UDP bool
 	// DNS brings its DNS queries to ztunnel.
 	DNS bool
@@ -125,6 +126,11 @@ type held struct {
 	// ztunnel's DNS proxy: its queries are left alone then.
 	dnsTaken bool
 
+	// udp is set while the pod's datagrams are captured, and udpSince when that was
+	// first wanted of a running pod.
+	udp      bool
+	udpSince time.Time
+
 	// kernel is held while the pod's rules are compared and written, and while
 	// it comes into another state with other rules.
 	kernel *sync.Mutex
@@ -132,7 +138,7 @@ type held struct {
 
 func (h *held) spec() rules.Spec {
 	return rules.Spec{
-		BypassInbound: h.pod.BypassInbound || h.phase == Leaving, DNS: h.pod.DNS && !h.dnsTaken, UDP: h.pod.UDP, Draining: h.phase == Draining,
+		BypassInbound: h.pod.BypassInbound || h.phase == Leaving, DNS: h.pod.DNS && !h.dnsTaken, UDP: h.udp, Draining: h.phase == Draining,
 	}
 }
 

@@ -219,8 +219,18 @@ func TestDriftIsMended(t *testing.T) {
 	}
 	w.answers(t, "inbound bypassed", "by 15001 ", "")
 	bypass.UDP = true
-	if m := look(bypass); m != nil {
-		t.Errorf("UDP that the user gave to the mesh is called drift: %+v", m)
+	if m := look(bypass); m != nil || !w.keeper.UDPWaits(uid) {
+		t.Errorf("UDP is captured before ztunnel takes it, or is called drift: %+v", m)
+	}
+	for _, port := range []uint16{15001, 15006} {
+		s, err := linux.ListenDatagrams(t.Context(), w.pod.NS, netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), port), linux.ListenOptions{Mark: linux.Mark})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+	}
+	if m := look(bypass); m != nil || w.keeper.UDPWaits(uid) {
+		t.Errorf("UDP is not captured though ztunnel takes it, or is called drift: %+v", m)
 	}
 	if drift, err := rules.Check(open(t, w.pod.NS), rules.Spec{BypassInbound: true, UDP: true}); err != nil || len(drift) > 0 {
 		t.Errorf("of the rules for UDP %v is missing, %v", drift, err)

@@ -39,7 +39,7 @@ func (k *Keeper) Restore(pod Pod, ns *linux.NetNS) error {
 // capture gives the pod all rules, and tells ztunnel without waiting.
 func (k *Keeper) capture(pod Pod, ns *linux.NetNS, sandbox string) error {
 	h := newHeld(pod, ns, Waiting)
-	h.sandbox = sandbox
+	h.sandbox, h.udp = sandbox, pod.UDP
 	if err := k.take(h, Captured); err != nil {
 		return err
 	}
@@ -51,7 +51,7 @@ func (k *Keeper) capture(pod Pod, ns *linux.NetNS, sandbox string) error {
 // RestoreLeaving holds a running pod that was being let go of.
 func (k *Keeper) RestoreLeaving(pod Pod, ns *linux.NetNS) error {
 	h := newHeld(pod, ns, Waiting)
-	h.since = time.Now()
+	h.since, h.udp = time.Now(), pod.UDP
 	if err := k.take(h, Leaving); err != nil {
 		return err
 	}
@@ -123,10 +123,16 @@ func (k *Keeper) Look(pod Pod) error {
 	if h == nil {
 		return fmt.Errorf("pod %s is not held", pod.UID)
 	}
-	taken := k.dnsTaken(h, pod)
+	taken, udp, since := k.dnsTaken(h, pod), false, h.udpSince
+	if pod.UDP && since.IsZero() {
+		since = time.Now()
+	}
+	if pod.UDP {
+		udp = h.udp || k.heard(h, since)
+	}
 	switch {
-	case h.pod.BypassInbound != pod.BypassInbound, h.pod.UDP != pod.UDP, h.pod.DNS != pod.DNS, h.dnsTaken != taken:
-		if err := k.become(pod.UID, func(h *held) { h.pod, h.dnsTaken = pod, taken }); err != nil {
+	case h.pod.BypassInbound != pod.BypassInbound, h.udp != udp, h.pod.DNS != pod.DNS, h.dnsTaken != taken:
+		if err := k.become(pod.UID, func(h *held) { h.pod, h.dnsTaken, h.udp = pod, taken, udp }); err != nil {
 			return err
 		}
 	default:
@@ -135,12 +141,40 @@ func (k *Keeper) Look(pod Pod) error {
 			return err
 		}
 	}
+	k.set(pod.UID, func(h *held) {
+		if h.udpSince = since; !pod.UDP {
+			h.udpSince = time.Time{}
+		}
+	})
 	if h.phase != Waiting {
 		if err := k.put(h); err != nil {
 			return err
 		}
 	}
 	return k.applyProbes()
+}
+
+// heardWithin is how long a running pod's UDP goes on as before until ztunnel
+// takes it. Then it is captured anyway: what was asked for closes.
+const heardWithin = 10 * time.Second
+
+// heard looks whether ztunnel takes the UDP of a pod, or has had its time to.
+func (k *Keeper) heard(h *held, since time.Time) bool {
+	if time.Since(since) > heardWithin {
+		k.log.Warn("ztunnel does not take the pod's UDP: it is closed", "pod", h.pod.String(), "uid", h.pod.UID)
+		return true
+	}
+	heard, err := rules.Heard(h.ns)
+	if err != nil {
+		k.log.Warn("looking at the pod's UDP", "pod", h.pod.String(), "uid", h.pod.UID, "error", err)
+	}
+	return heard
+}
+
+// UDPWaits reports whether a pod's UDP is to be captured, and is not yet.
+func (k *Keeper) UDPWaits(uid string) bool {
+	h := k.get(uid)
+	return h != nil && h.pod.UDP && !h.udp
 }
 
 // dnsTaken looks whether ztunnel can answer the pod's DNS at all. What cannot be

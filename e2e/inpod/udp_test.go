@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
@@ -22,31 +21,20 @@ import (
 func (p *pod) withDatagrams() *pod {
 	p.w.t.Helper()
 	p.enrolled()
+	p.edit(func(w *mesh.Workload) { w.Settings.CaptureDatagrams = true })
+	p.settle()
+	eventually(p.w.t, func() error {
+		if heard, err := rules.Heard(p.ns); err != nil || !heard {
+			return fmt.Errorf("nobody takes the datagrams of %s, %v", p.name, err)
+		}
+		return nil
+	})
 	if err := rules.Apply(p.ns, rules.Spec{DNS: true, UDP: true}); err != nil {
 		p.w.t.Fatal(err)
 	}
 	p.edit(func(w *mesh.Workload) { w.Settings.Datagrams = true })
 	p.settle()
-	p.hears(15001)
-	p.hears(15006)
 	return p
-}
-
-// hears waits until somebody takes datagrams at a port of loopback.
-func (p *pod) hears(port uint16) {
-	p.w.t.Helper()
-	eventually(p.w.t, func() error {
-		for _, file := range []string{"udp", "udp6"} {
-			var text []byte
-			if err := p.ns.Do(func() (err error) { text, err = os.ReadFile("/proc/thread-self/net/" + file); return err }); err != nil {
-				return err
-			}
-			if !strings.Contains(string(text), fmt.Sprintf(":%04X ", port)) {
-				return fmt.Errorf("nobody takes datagrams at %d in %s", port, p.name)
-			}
-		}
-		return nil
-	})
 }
 
 // asks sends one datagram from a socket of its own, and gives the answer.

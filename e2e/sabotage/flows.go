@@ -43,9 +43,31 @@ func flows() []Sabotage {
 			Root:  true,
 		},
 		{
+			Name:  "a flow of UDP that is being opened is given up as idle",
+			File:  "ztunnel/datagrams/live.go",
+			Old:   "		left = limit // opening",
+			New:   "		_ = limit // opening",
+			Tests: []Test{{"ztunnel/datagrams", "TestAFlowIsNotIdleWhileItIsOpened"}},
+		},
+		{
+			Name:  "a running pod's UDP is captured before anybody takes it",
+			File:  "cni/members/steps.go",
+			Old:   "udp = h.udp || k.heard(h, since)",
+			New:   "udp = h.udp || since != time.Time{}",
+			Tests: []Test{{"cni/members", "TestDriftIsMended"}},
+			Root:  true,
+		},
+		{
+			Name:  "peers send UDP by tunnels before it is captured",
+			File:  "istiod-lite/translate/translator.go",
+			Old:   " && pod.Annotations[mesh.DatagramsAnnotation] == \"enabled\"",
+			New:   "",
+			Tests: []Test{{"istiod-lite/translate", "TestPodToWorkload"}},
+		},
+		{
 			Name:  "a running pod's UDP is not captured when its label comes",
 			File:  "cni/members/steps.go",
-			Old:   "h.pod.UDP != pod.UDP, ",
+			Old:   "h.udp != udp, ",
 			New:   "",
 			Tests: []Test{{"cni/members", "TestDriftIsMended"}},
 			Root:  true,
@@ -53,8 +75,8 @@ func flows() []Sabotage {
 		{
 			Name:  "a pod whose UDP is not the mesh's is said to take it",
 			File:  "istiod-lite/translate/translator.go",
-			Old:   "w.Tunnel == mesh.TunnelHBONE && !w.NativeTunnel && mesh.Datagrams",
-			New:   "mesh.Datagrams",
+			Old:   "w.Settings.CaptureDatagrams && w.Tunnel == mesh.TunnelHBONE && pod",
+			New:   "w.Settings.CaptureDatagrams && pod",
 			Tests: []Test{{"istiod-lite/translate", "TestPodToWorkload"}},
 		},
 		{

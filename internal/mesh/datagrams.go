@@ -4,6 +4,10 @@ package mesh
 // the mesh is the mesh's too. It is ours: Istio's API has no word for UDP.
 const DatagramsLabel = "ambit.io/udp"
 
+// DatagramsAnnotation "enabled" is the node agent's answer: the pod's UDP is
+// captured, so that peers may send it through tunnels.
+const DatagramsAnnotation = "ambit.io/udp-redirection"
+
 // The values of DatagramsLabel. Without one, and with any other, UDP is left alone.
 const (
 	DatagramsInMesh = "mesh"

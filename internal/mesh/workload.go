@@ -182,9 +182,9 @@ type WorkloadSettings struct {
 	Hostname, Subdomain string
 	// Transport is over what its tunnels are made.
 	Transport Transport
-	// Datagrams is whether UDP to and from it is the mesh's: it accepts CONNECT-UDP
-	// (RFC 9298), and its own datagrams are captured.
-	Datagrams bool
+	// CaptureDatagrams is whether its proxy is to take its UDP, and Datagrams whether
+	// it is captured, so that it accepts CONNECT-UDP (RFC 9298).
+	CaptureDatagrams, Datagrams bool
 	// NamedDatagramPorts are the ports of UDP that it serves of services that name
 	// them instead of numbering them.
 	NamedDatagramPorts []NamedPort
@@ -192,7 +192,7 @@ type WorkloadSettings struct {
 
 // IsZero reports whether nothing is set.
 func (s WorkloadSettings) IsZero() bool {
-	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == "" && s.Transport == TransportAuto && !s.Datagrams && len(s.NamedDatagramPorts) == 0
+	return !s.RegistryOnly && len(s.TrustDomainAliases) == 0 && s.Hostname == "" && s.Subdomain == "" && s.Transport == TransportAuto && !s.CaptureDatagrams && !s.Datagrams && len(s.NamedDatagramPorts) == 0
 }
 
 // Identity is whom the workload's certificate names.

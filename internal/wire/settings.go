@@ -22,7 +22,7 @@ func writeSettings(s mesh.WorkloadSettings) []*workloadpb.Extension {
 	}
 	m := &settingspb.Settings{
 		RegistryOnly: s.RegistryOnly, TrustDomainAliases: s.TrustDomainAliases, Hostname: s.Hostname, Subdomain: s.Subdomain,
-		Transport: settingspb.Transport(s.Transport), Datagrams: s.Datagrams,
+		Transport: settingspb.Transport(s.Transport), CaptureDatagrams: s.CaptureDatagrams, Datagrams: s.Datagrams,
 	}
 	for _, p := range s.NamedDatagramPorts {
 		m.NamedDatagramPorts = append(m.NamedDatagramPorts, &settingspb.DatagramPort{Of: p.Of.String(), Service: uint32(p.Service), Target: uint32(p.Target)})
@@ -45,7 +45,7 @@ func readSettings(in []*workloadpb.Extension) (s mesh.WorkloadSettings, err erro
 		}
 		s = mesh.WorkloadSettings{
 			RegistryOnly: m.GetRegistryOnly(), TrustDomainAliases: m.GetTrustDomainAliases(), Hostname: m.GetHostname(), Subdomain: m.GetSubdomain(),
-			Transport: transport(m.GetTransport()), Datagrams: m.GetDatagrams(),
+			Transport: transport(m.GetTransport()), CaptureDatagrams: m.GetCaptureDatagrams(), Datagrams: m.GetDatagrams(),
 		}
 		for _, p := range m.GetNamedDatagramPorts() {
 			k, err1 := mesh.ParseServiceKey(p.GetOf())

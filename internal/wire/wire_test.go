@@ -34,7 +34,7 @@ func fullWorkload() *mesh.Workload {
 		Services:  map[mesh.ServiceKey][]mesh.Port{{Namespace: "shop", Hostname: "reviews.shop.svc.cluster.local"}: {{Service: 80, Target: 8080, App: mesh.AppGRPC}}, {Namespace: "a", Hostname: "b"}: nil},
 		Policies:  []mesh.PolicyKey{{Namespace: "shop", Name: "a"}, {Namespace: "istio-system", Name: "b"}},
 		Unhealthy: true, Capacity: 0, Settings: mesh.WorkloadSettings{RegistryOnly: true, TrustDomainAliases: []string{"old.example", "older.example"}, Hostname: "web-0", Subdomain: "web", Transport: mesh.TransportH3,
-			Datagrams: true, NamedDatagramPorts: []mesh.NamedPort{{Of: mesh.ServiceKey{Namespace: "shop", Hostname: "web.shop.svc.cluster.local"}, Service: 5353, Target: 53}}},
+			CaptureDatagrams: true, Datagrams: true, NamedDatagramPorts: []mesh.NamedPort{{Of: mesh.ServiceKey{Namespace: "shop", Hostname: "web.shop.svc.cluster.local"}, Service: 5353, Target: 53}}},
 	}
 }
 

@@ -80,13 +80,19 @@ func TestPodToWorkload(t *testing.T) {
 		{"a namespace whose pods do", podYAML("labels: {}", "", up) + namespaceOver("h3"), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH3 })},
 		{"a pod that says otherwise than its namespace", podYAML("labels: {ambit.io/tunnel-transport: auto}", "", up) + namespaceOver("h2"), base(nil)},
 		{"a transport that there is not says nothing", podYAML("labels: {ambit.io/tunnel-transport: h4}", "", up) + namespaceOver("h2"), base(func(w *mesh.Workload) { w.Settings.Transport = mesh.TransportH2 })},
-		{"a captured pod whose UDP is the mesh's", podYAML("labels: {ambit.io/udp: mesh}, annotations: {ambient.istio.io/redirection: enabled}", "", up), base(func(w *mesh.Workload) {
-			w.Tunnel, w.Settings.Datagrams = mesh.TunnelHBONE, true
+		{"a captured pod whose UDP is the mesh's", podYAML("labels: {ambit.io/udp: mesh}, annotations: {ambient.istio.io/redirection: enabled, ambit.io/udp-redirection: enabled}", "", up), base(func(w *mesh.Workload) {
+			w.Tunnel, w.Settings.CaptureDatagrams, w.Settings.Datagrams = mesh.TunnelHBONE, true, true
 		})},
-		{"one that is not captured", podYAML("labels: {ambit.io/udp: mesh}", "", up), base(nil)},
+		{"one whose UDP is not captured yet", podYAML("labels: {ambit.io/udp: mesh}, annotations: {ambient.istio.io/redirection: enabled}", "", up), base(func(w *mesh.Workload) {
+			w.Tunnel, w.Settings.CaptureDatagrams = mesh.TunnelHBONE, true
+		})},
+		{"one whose UDP was captured and is not wanted any more", podYAML("annotations: {ambient.istio.io/redirection: enabled, ambit.io/udp-redirection: enabled}", "", up), base(func(w *mesh.Workload) {
+			w.Tunnel = mesh.TunnelHBONE
+		})},
+		{"one that is not captured", podYAML("labels: {ambit.io/udp: mesh}, annotations: {ambit.io/udp-redirection: enabled}", "", up), base(func(w *mesh.Workload) { w.Settings.CaptureDatagrams = true })},
 		{"one that speaks HBONE itself", podYAML("labels: {ambit.io/udp: mesh, networking.istio.io/tunnel: http}", "", up), base(func(w *mesh.Workload) { w.Tunnel, w.NativeTunnel = mesh.TunnelHBONE, true })},
-		{"a namespace whose captured pods' UDP is", podYAML("annotations: {ambient.istio.io/redirection: enabled}", "", up) + namespaceLabel("ambit.io/udp: mesh"), base(func(w *mesh.Workload) {
-			w.Tunnel, w.Settings.Datagrams = mesh.TunnelHBONE, true
+		{"a namespace whose captured pods' UDP is", podYAML("annotations: {ambient.istio.io/redirection: enabled, ambit.io/udp-redirection: enabled}", "", up) + namespaceLabel("ambit.io/udp: mesh"), base(func(w *mesh.Workload) {
+			w.Tunnel, w.Settings.CaptureDatagrams, w.Settings.Datagrams = mesh.TunnelHBONE, true, true
 		})},
 		{"a pod of that namespace that says otherwise", podYAML("labels: {ambit.io/udp: none}, annotations: {ambient.istio.io/redirection: enabled}", "", up) + namespaceLabel("ambit.io/udp: mesh"), base(func(w *mesh.Workload) { w.Tunnel = mesh.TunnelHBONE })},
 		{"a pod that names a waypoint", podYAML("labels: {istio.io/use-waypoint: wp, istio.io/use-waypoint-namespace: infra}", "", up), base(func(w *mesh.Workload) {

@@ -269,10 +269,12 @@ func (t *Translator) redoPod(k objects.Key) {
 }
 
 // datagrams says whether a pod's UDP is the mesh's, and at which ports it takes
-// what is sent to its services. A pod that speaks HBONE itself is not captured.
+// what is sent to its services. A pod that speaks HBONE itself is not captured. Its
+// proxy is told before its peers: these may come only when its node captures it.
 func (t *Translator) datagrams(w *mesh.Workload, k objects.Key, pod *corev1.Pod) {
 	namespace := t.seen.Namespaces[objects.Key{Name: k.Namespace}]
-	w.Settings.Datagrams = w.Tunnel == mesh.TunnelHBONE && !w.NativeTunnel && mesh.Datagrams(pod.Labels, labelsOf(namespace))
+	w.Settings.CaptureDatagrams = !w.NativeTunnel && mesh.Datagrams(pod.Labels, labelsOf(namespace))
+	w.Settings.Datagrams = w.Settings.CaptureDatagrams && w.Tunnel == mesh.TunnelHBONE && pod.Annotations[mesh.DatagramsAnnotation] == "enabled"
 	w.Settings.NamedDatagramPorts = t.namedDatagramPorts(pod)
 }
 

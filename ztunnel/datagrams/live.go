@@ -17,6 +17,7 @@ type live struct {
 	idle    *time.Timer
 
 	last           atomic.Int64 // when something was carried, as time since started
+	opened         atomic.Bool // it is carried; until then it is not idle
 	replied        atomic.Bool
 	sent, received count
 	dropped        counters
@@ -58,6 +59,8 @@ func (l *live) run() {
 	if err != nil {
 		l.rest(err)
 	} else {
+		l.touch()
+		l.opened.Store(true)
 		l.carry(conn)
 	}
 	l.end()
@@ -158,7 +161,11 @@ func (l *live) endIfIdle() {
 	if l.replied.Load() {
 		limit = l.table.Replied
 	}
-	if left := limit - l.silent(); left > 0 {
+	left := limit - l.silent()
+	if !l.opened.Load() {
+		left = limit // opening, and resting after it, have bounds of their own
+	}
+	if left > 0 {
 		l.idle.Reset(left)
 		return
 	}

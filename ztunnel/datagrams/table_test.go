@@ -251,6 +251,25 @@ func TestAFlowWhoseCarrierHangsEnds(t *testing.T) {
 	})
 }
 
+// TestAFlowIsNotIdleWhileItIsOpened: a handshake may take longer than a flow lasts in
+// which nobody sends.
+func TestAFlowIsNotIdleWhileItIsOpened(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table, n := start(t, Config{Unreplied: time.Second, Replied: time.Second})
+		n.mu.Lock()
+		n.opening = 5 * time.Second
+		n.mu.Unlock()
+		say(table, client, "one")
+		time.Sleep(5500 * time.Millisecond)
+		synctest.Wait()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if len(n.conns) != 1 || len(n.conns[0].sent) != 1 || len(n.ended) != 0 {
+			t.Errorf("%d flows were opened and %d ended, want one that carries", len(n.conns), len(n.ended))
+		}
+	})
+}
+
 // TestWhoIsNotAnsweredMakesRoom: somebody who sends with the addresses of many
 // keeps nobody out who is answered.
 func TestWhoIsNotAnsweredMakesRoom(t *testing.T) {

@@ -34,13 +34,14 @@ const flowsLeave = 2 * time.Second
 // plainly sends UDP from the pod and to its programs.
 func (p *Proxy) plainly() datagrams.Direct { return datagrams.Direct{NS: p.ns, Mark: p.config.Mark} }
 
-// captureDatagrams takes the pod's UDP once it is the mesh's. Until there are
-// sockets for it, the pod's rules drop it.
+// captureDatagrams takes the pod's UDP once it is to be the mesh's. The agent
+// captures a running pod's when there are sockets for it; a new pod's is dropped
+// until then.
 func (p *Proxy) captureDatagrams(w *mesh.Workload) {
 	u := &p.udp
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if !w.Settings.Datagrams || u.begun || p.accepting.Err() != nil {
+	if !w.Settings.CaptureDatagrams || u.begun || p.accepting.Err() != nil {
 		return
 	}
 	u.begun, u.ready = true, make(chan struct{})

@@ -89,14 +89,16 @@ type Settings struct {
 	Subdomain string `protobuf:"bytes,4,opt,name=subdomain,proto3" json:"subdomain,omitempty"`
 	// transport is over what tunnels to and from the workload are made.
 	Transport Transport `protobuf:"varint,5,opt,name=transport,proto3,enum=ambit.workload.Transport" json:"transport,omitempty"`
-	// datagrams is whether UDP to and from the workload is the mesh's: it accepts
-	// CONNECT-UDP.
+	// datagrams is whether the workload accepts CONNECT-UDP: its UDP is captured.
 	Datagrams bool `protobuf:"varint,6,opt,name=datagrams,proto3" json:"datagrams,omitempty"`
 	// named_datagram_ports are the ports of UDP that the workload serves of services
 	// that name them instead of numbering them.
 	NamedDatagramPorts []*DatagramPort `protobuf:"bytes,7,rep,name=named_datagram_ports,json=namedDatagramPorts,proto3" json:"named_datagram_ports,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// capture_datagrams is whether its proxy is to take its UDP, which its node
+	// captures then.
+	CaptureDatagrams bool `protobuf:"varint,8,opt,name=capture_datagrams,json=captureDatagrams,proto3" json:"capture_datagrams,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Settings) Reset() {
@@ -176,6 +178,13 @@ func (x *Settings) GetNamedDatagramPorts() []*DatagramPort {
 		return x.NamedDatagramPorts
 	}
 	return nil
+}
+
+func (x *Settings) GetCaptureDatagrams() bool {
+	if x != nil {
+		return x.CaptureDatagrams
+	}
+	return false
 }
 
 // DatagramPort is a port of UDP that clients send to, and that of the endpoint;
@@ -313,7 +322,7 @@ var File_settingspb_settings_proto protoreflect.FileDescriptor
 
 const file_settingspb_settings_proto_rawDesc = "" +
 	"\n" +
-	"\x19settingspb/settings.proto\x12\x0eambit.workload\"\xc2\x02\n" +
+	"\x19settingspb/settings.proto\x12\x0eambit.workload\"\xef\x02\n" +
 	"\bSettings\x12#\n" +
 	"\rregistry_only\x18\x01 \x01(\bR\fregistryOnly\x120\n" +
 	"\x14trust_domain_aliases\x18\x02 \x03(\tR\x12trustDomainAliases\x12\x1a\n" +
@@ -321,7 +330,8 @@ const file_settingspb_settings_proto_rawDesc = "" +
 	"\tsubdomain\x18\x04 \x01(\tR\tsubdomain\x127\n" +
 	"\ttransport\x18\x05 \x01(\x0e2\x19.ambit.workload.TransportR\ttransport\x12\x1c\n" +
 	"\tdatagrams\x18\x06 \x01(\bR\tdatagrams\x12N\n" +
-	"\x14named_datagram_ports\x18\a \x03(\v2\x1c.ambit.workload.DatagramPortR\x12namedDatagramPorts\"P\n" +
+	"\x14named_datagram_ports\x18\a \x03(\v2\x1c.ambit.workload.DatagramPortR\x12namedDatagramPorts\x12+\n" +
+	"\x11capture_datagrams\x18\b \x01(\bR\x10captureDatagrams\"P\n" +
 	"\fDatagramPort\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\rR\aservice\x12\x16\n" +
 	"\x06target\x18\x02 \x01(\rR\x06target\x12\x0e\n" +
