@@ -70,8 +70,8 @@ func datagrams() []Sabotage {
 		{
 			Name:  "a flow never ends",
 			File:  "ztunnel/datagrams/live.go",
-			Old:   "; left > 0 {\n",
-			New:   "; left > 0 || true {\n		left = max(left, time.Second)\n",
+			Old:   "	if left > 0 {\n",
+			New:   "	if left > 0 || true {\n		left = max(left, time.Second)\n",
 			Tests: []Test{{"ztunnel/datagrams", "TestAFlowEndsWhenNobodySends"}, {"ztunnel/datagrams", "TestAFlowWhoseCarrierHangsEnds"}},
 		},
 		{

@@ -17,7 +17,7 @@ type live struct {
 	idle    *time.Timer
 
 	last           atomic.Int64 // when something was carried, as time since started
-	opened         atomic.Bool // it is carried; until then it is not idle
+	opened         atomic.Bool  // it is carried; until then it is not idle
 	replied        atomic.Bool
 	sent, received count
 	dropped        counters
