@@ -1,10 +1,9 @@
 // Package demo shows the main job of the mesh on a real cluster: a shop whose
 // connections are in clear, a label, the same shop encrypted and authenticated,
-// a policy that admits one caller and denies another; then a waypoint, traffic
-// moved from one version to another, a sick replica isolated and brought back,
-// and a refusal explained. It owns the play and
-// its table of checks; it refuses to set the stage (e2e/stage). Called by the
-// demo command.
+// a policy that admits one caller and denies another, and all of it for UDP; then
+// a waypoint, traffic moved from one version to another, a sick replica isolated
+// and brought back, and a refusal explained. It owns the play and its table of
+// checks; it refuses to set the stage (e2e/stage). Called by the demo command.
 package demo
 
 import (
@@ -49,7 +48,7 @@ var edges = []edge{{"client", "front"}, {"front", "reviews"}, {"reviews-v1", "db
 // could not go on or when a check failed.
 func Play(ctx context.Context, s *stage.Stage, out io.Writer) error {
 	p := &play{stage: s, out: out}
-	for _, act := range []func(context.Context) error{p.deploy, p.inClear, p.label, p.encrypted, p.identities, p.policy, p.undisturbed, p.waypoint, p.canary, p.breaker, p.denial} {
+	for _, act := range []func(context.Context) error{p.deploy, p.inClear, p.label, p.encrypted, p.identities, p.policy, p.datagrams, p.undisturbed, p.waypoint, p.canary, p.breaker, p.denial} {
 		if err := act(ctx); err != nil {
 			p.check("the play went on to its end", err)
 			break

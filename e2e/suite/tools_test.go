@@ -18,9 +18,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/ambit-mesh/ambit/ambit/command"
-	"github.com/ambit-mesh/ambit/ambit/inspect"
 	"github.com/ambit-mesh/ambit/e2e/demo"
-	"github.com/ambit-mesh/ambit/manifests"
 )
 
 // kubeconfig is the stage's.
@@ -39,27 +37,6 @@ func ambit(ctx context.Context, args ...string) (string, error) {
 		return out.String(), fmt.Errorf("ambit %s: exit code %d: %s%s", strings.Join(args, " "), code, complaint.String(), out.String())
 	}
 	return out.String(), nil
-}
-
-// Dumps are the state dumps of every node proxy.
-func (sc *Scene) Dumps(ctx context.Context) ([]*inspect.Dump, error) {
-	pods, err := sc.Reach.RunningPods(ctx, manifests.Namespace, "app=ztunnel", "")
-	if err != nil {
-		return nil, err
-	}
-	var all []*inspect.Dump
-	for _, p := range pods {
-		b, err := sc.Reach.Get(ctx, p.Namespace, p.Name, 15000, "/config_dump")
-		if err != nil {
-			return nil, err
-		}
-		d, err := inspect.Parse(b)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, d)
-	}
-	return all, nil
 }
 
 // TestTheCommandShowsWhatTheProxiesKnow: every table has the rows of a scene.

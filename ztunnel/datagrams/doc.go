@@ -3,9 +3,10 @@
 // where it leads is chosen once, and it ends when nobody has sent anything for a
 // while. What comes back goes to the program from the address that it sent to.
 //
-// It owns the table of flows, their bounds and their end, and counts everything
-// that it drops; it refuses to know how a flow is carried, which is its Carrier's
-// (Direct is the plainest), and who may send to whom. Nothing is told to a program
+// It owns the table of flows, their bounds and their end, counts everything that it
+// drops, and knows how a datagram is sent as it is (Direct) and on a stream of a
+// tunnel (Tunnelled); it refuses to choose between them and to know who may send to
+// whom, which its Carrier does. Nothing is told to a program
 // whose datagrams reach nobody: there is no message of ICMP, and the next one is
 // carried as well.
 package datagrams

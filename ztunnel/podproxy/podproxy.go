@@ -293,8 +293,10 @@ func (p *Proxy) StopAccepting() {
 		p.noMore()
 		p.serving.Go(func() {
 			defer close(p.drained)
-			p.drainDatagrams()
-			p.drainTunnels()
+			var all sync.WaitGroup
+			defer all.Wait()
+			all.Go(p.drainDatagrams)
+			all.Go(p.drainTunnels)
 		})
 	})
 }
