@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ambit-mesh/ambit/cni/rules"
 	"github.com/ambit-mesh/ambit/internal/certs/certstest"
 	"github.com/ambit-mesh/ambit/internal/linux"
 )
@@ -90,7 +91,7 @@ func (c *Config) say(format string, args ...any) { fmt.Fprintf(c.Progress, forma
 
 // layer4 measures connections through two ztunnels.
 func layer4(ctx context.Context, cfg *Config) (rows []Row, err error) {
-	if !cfg.wants("l4.throughput", "l4.ping.p50", "l4.ping.p99", "l4.connect.rate", "l4.idle.bytes", "connect.rate.cold", "idle.tunnel.bytes") {
+	if !cfg.wants("l4.throughput", "l4.ping.p50", "l4.ping.p99", "l4.connect.rate", "l4.idle.bytes", "connect.rate.cold", "idle.tunnel.bytes", "h2.small", "h2.ping.beside_bulk.p99", "h3.bulk.1", "udp.pps") {
 		return nil, nil
 	}
 	s, err := newStage(cfg)
@@ -104,6 +105,7 @@ func layer4(ctx context.Context, cfg *Config) (rows []Row, err error) {
 	}{
 		{"l4.throughput", s.throughput}, {"l4.ping", s.ping}, {"l4.connect.rate", s.connectRate}, {"l4.idle.bytes", s.idle},
 		{"connect.rate.cold", s.connectCold}, {"idle.tunnel.bytes", s.idleTunnels},
+		{"h2.small", s.small}, {"h2.ping.beside_bulk.p99", s.besideBulk}, {"h3.bulk.1", s.bulkH3}, {"udp.pps", s.datagramsH3},
 	} {
 		if !cfg.wants(m.name) && !strings.HasPrefix(cfg.Only, m.name) {
 			continue
@@ -136,12 +138,14 @@ type stage struct {
 	hbone  *path // two ztunnels
 	cold   *path // two of the tunnel alone, made for each connection
 	kept   *path // likewise, and kept after it
+	quic   *path // two hops of QUIC
+	overH3 *path // two ztunnels that speak HTTP/3, and carry UDP
 }
 
 const stateFile = `
 workloads:
-- {uid: bench//Pod/bench/client, name: client, namespace: bench, serviceAccount: client, workloadIps: [%s], protocol: HBONE}
-- {uid: bench//Pod/bench/server, name: server, namespace: bench, serviceAccount: server, workloadIps: [%s], protocol: HBONE}
+- {uid: bench//Pod/bench/client, name: client, namespace: bench, serviceAccount: client, workloadIps: [%[1]s], protocol: HBONE%[3]s}
+- {uid: bench//Pod/bench/server, name: server, namespace: bench, serviceAccount: server, workloadIps: [%[2]s], protocol: HBONE%[3]s}
 `
 
 const (
@@ -184,11 +188,17 @@ func newStage(cfg *Config) (s *stage, err error) {
 		{&s.cold, "two cold tunnel hops", []string{"cold-out", caFile, "drop"}, []string{"tunnel-in", caFile}},
 		{&s.kept, "two idle tunnel hops", []string{"cold-out", caFile, "keep"}, []string{"tunnel-in", caFile}},
 	} {
-		if *b.path, err = s.twoHops(b.name, b.out, b.in); err != nil {
+		if *b.path, err = s.twoHops(b.name, rules.Spec{}, b.out, b.in); err != nil {
 			return s, err
 		}
 	}
-	s.hbone, err = s.twoZtunnels(caFile)
+	if s.quic, err = s.twoHops("two hops of quic-go", rules.Spec{UDP: true}, []string{"quic-out", caFile}, []string{"quic-in", caFile}); err != nil {
+		return s, err
+	}
+	if s.hbone, err = s.twoZtunnels("two ztunnels", rules.Spec{}, "", caFile); err != nil {
+		return s, err
+	}
+	s.overH3, err = s.twoZtunnels("two ztunnels over HTTP/3", rules.Spec{UDP: true}, ", transport: h3, udp: mesh", caFile)
 	return s, err
 }
 
@@ -200,17 +210,19 @@ func (s *stage) pods(name string) (*path, *pair, error) {
 	}
 	s.pairs = append(s.pairs, pods)
 	p := &path{name, pods.client, netip.AddrPortFrom(pods.serverAddr, appPort)}
-	_, err = s.start(pods.server, "app", p.to.String())
+	if _, err = s.start(pods.server, "app", p.to.String()); err == nil {
+		_, err = s.start(pods.server, "datagram-app", p.to.String())
+	}
 	return p, pods, err
 }
 
 // twoHops puts a proxy into each of two pods, where a ztunnel would be.
-func (s *stage) twoHops(name string, out, in []string) (*path, error) {
+func (s *stage) twoHops(name string, spec rules.Spec, out, in []string) (*path, error) {
 	p, pods, err := s.pods(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := pods.enrol(); err != nil {
+	if err := pods.enrol(spec); err != nil {
 		return nil, err
 	}
 	far := netip.AddrPortFrom(pods.serverAddr, tunnelPort).String()
@@ -223,16 +235,17 @@ func (s *stage) twoHops(name string, out, in []string) (*path, error) {
 	return p, err
 }
 
-func (s *stage) twoZtunnels(caFile string) (*path, error) {
-	p, pods, err := s.pods("two ztunnels")
+// twoZtunnels puts one into each of two pods, whose records say more.
+func (s *stage) twoZtunnels(name string, spec rules.Spec, more, caFile string) (*path, error) {
+	p, pods, err := s.pods(name)
 	if err != nil {
 		return nil, err
 	}
-	if err := pods.enrol(); err != nil {
+	if err := pods.enrol(spec); err != nil {
 		return nil, err
 	}
-	state := filepath.Join(s.dir, "state.yaml")
-	text := fmt.Sprintf(stateFile, pods.clientAddr, pods.serverAddr)
+	state := filepath.Join(s.dir, strings.ReplaceAll(name, "/", "")+".yaml")
+	text := fmt.Sprintf(stateFile, pods.clientAddr, pods.serverAddr, more)
 	if err := os.WriteFile(state, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

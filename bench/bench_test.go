@@ -81,6 +81,29 @@ func TestEveryPathCarriesBytes(t *testing.T) {
 	}
 }
 
+func TestSmallThingsAndHTTP3AreMeasured(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to make network namespaces")
+	}
+	for _, name := range []string{"h2.small", "h2.ping.beside_bulk.p99", "h3.bulk.1", "udp.pps"} {
+		file := filepath.Join(t.TempDir(), "results.json")
+		if err := Run(t.Context(), Config{Results: file, Only: name, Rounds: 1, Bytes: 4 << 20, Seconds: 0.1}); err != nil {
+			t.Fatal(err)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var rows []Row
+		if err := json.Unmarshal(b, &rows); err != nil {
+			t.Fatal(err)
+		}
+		if len(rows) == 0 || !strings.HasPrefix(rows[0].Name, name) || rows[0].Value == 0 || rows[0].BaselineValue == 0 {
+			t.Errorf("rows %+v", rows)
+		}
+	}
+}
+
 func TestEveryKindOfRequestGetsThrough(t *testing.T) {
 	cfg := Config{Seconds: 0.05, Rounds: 1}
 	cfg.fill()

@@ -40,6 +40,10 @@ var roles = map[string]role{
 	"tunnel-in":  runTunnelIn,
 	"cold-out":   runColdOut,
 
+	"quic-out":     runQUICOut,
+	"quic-in":      runQUICIn,
+	"datagram-app": runDatagramApp,
+
 	"node-proxies": runNodeProxies,
 	"node-ztunnel": runNodeZtunnel,
 }

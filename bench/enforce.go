@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/ambit-mesh/ambit/cni/handoff"
+	"github.com/ambit-mesh/ambit/cni/rules"
 	"github.com/ambit-mesh/ambit/internal/controlplane"
 	"github.com/ambit-mesh/ambit/internal/linux"
 	"github.com/ambit-mesh/ambit/internal/zds"
@@ -75,7 +76,7 @@ func newNode(ctx context.Context, c *control) (n *node, err error) {
 	if n.pods, err = newPair("10.251.250"); err != nil {
 		return n, err
 	}
-	if err := n.pods.enrol(); err != nil {
+	if err := n.pods.enrol(rules.Spec{}); err != nil {
 		return n, err
 	}
 	n.path = &path{"one ztunnel", n.pods.client, netip.AddrPortFrom(n.pods.serverAddr, appPort)}

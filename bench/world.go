@@ -96,8 +96,8 @@ func ip(args string) error {
 }
 
 // enrol gives both pods the rules that the node agent gives.
-func (p *pair) enrol() error {
-	return errors.Join(rules.Apply(p.client, rules.Spec{}), rules.Apply(p.server, rules.Spec{}))
+func (p *pair) enrol(s rules.Spec) error {
+	return errors.Join(rules.Apply(p.client, s), rules.Apply(p.server, s))
 }
 
 func (p *pair) close() {

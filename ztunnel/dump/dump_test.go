@@ -27,6 +27,8 @@ workloads:
   status: Unhealthy
   capacity: 3
   locality: {region: r, zone: z}
+  transport: h3
+  udp: mesh
   waypoint: {destination: shop/waypoint.shop.svc.cluster.local, hboneMtlsPort: 15008}
   authorizationPolicies: [shop/only-client]
   services:
@@ -67,7 +69,7 @@ func TestAFileIsReadAndDumpedInIstioctlsWords(t *testing.T) {
 		`"workloadIps": [ "10.1.0.6", "fd00::6" ]`, `"protocol": "HBONE"`, `"trustDomain": "example.org"`, `"status": "Unhealthy"`, `"capacity": 3`,
 		`"services": [ "shop/web.shop.svc.cluster.local" ]`, `"authorizationPolicies": [ "shop/only-client" ]`,
 		`"waypoint": { "destination": "shop/waypoint.shop.svc.cluster.local", "hboneMtlsPort": 15008 }`,
-		`"locality": { "region": "r", "zone": "z" }`,
+		`"locality": { "region": "r", "zone": "z" }`, `"transport": "h3", "udp": "mesh"`,
 		`"vips": [ "/10.96.0.5" ]`, `"cidrVips": [ "/10.97.0.0/16" ]`, `"ports": { "80": 8080 }`,
 		`"endpoints": { "Kubernetes//Pod/shop/web": { "workloadUid": "Kubernetes//Pod/shop/web", "port": { "80": 8080 }, "status": "Unhealthy" } }`,
 		`"scope": "WorkloadSelector"`, `"action": "Allow"`,
@@ -112,6 +114,8 @@ func TestAFileThatIsWrongIsRefused(t *testing.T) {
 		"an unknown field":           "workloads: [{uid: a, colour: blue}]",
 		"a workload without uid":     "workloads: [{name: a}]",
 		"an unknown protocol":        "workloads: [{uid: a, protocol: HTTP}]",
+		"an unknown transport":       "workloads: [{uid: a, transport: h4}]",
+		"an unknown word for UDP":    "workloads: [{uid: a, udp: yes}]",
 		"an address that is none":    "workloads: [{uid: a, workloadIps: [ten]}]",
 		"a service key without host": "workloads: [{uid: a, services: {shop: {}}}]",
 		"a port that is none":        "services: [{namespace: a, hostname: b, ports: {http: 80}}]",

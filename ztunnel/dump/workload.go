@@ -40,6 +40,10 @@ type Workload struct {
 	AuthorizationPolicies []string     `json:"authorizationPolicies,omitempty"`
 	Services              ServicePorts `json:"services,omitempty"`
 	Capacity              *uint32      `json:"capacity,omitempty"`
+	// Transport and UDP are ours: over what its tunnels are made, if it was said, and
+	// "mesh" where its UDP is the mesh's.
+	Transport string `json:"transport,omitempty"`
+	UDP       string `json:"udp,omitempty"`
 }
 
 // Locality is where a node stands.
@@ -84,6 +88,12 @@ func workloadOf(w *mesh.Workload) Workload {
 		ClusterID: w.ClusterID, Hostname: w.Hostname, NativeTunnel: w.NativeTunnel,
 		Waypoint: gatewayOf(w.Waypoint), NetworkGateway: gatewayOf(w.NetworkGateway),
 		Services: ServicePorts{}, Capacity: &w.Capacity, NetworkMode: "Standard",
+	}
+	if t := w.Settings.Transport; t != mesh.TransportAuto {
+		out.Transport = t.String()
+	}
+	if w.Settings.Datagrams {
+		out.UDP = mesh.DatagramsInMesh
 	}
 	if w.NetworkMode == mesh.NetworkHost {
 		out.NetworkMode = "HostNetwork"
@@ -147,6 +157,20 @@ func (w *Workload) references(out *mesh.Workload) (err error) {
 	case "", "TCP":
 	default:
 		return fmt.Errorf("workload %s: protocol %q is neither HBONE nor TCP", w.UID, w.Protocol)
+	}
+	if w.Transport != "" {
+		t, ok := mesh.ParseTransport(w.Transport)
+		if !ok {
+			return fmt.Errorf("workload %s: transport %q is none of auto, h2 and h3", w.UID, w.Transport)
+		}
+		out.Settings.Transport = t
+	}
+	switch w.UDP {
+	case mesh.DatagramsInMesh:
+		out.Settings.CaptureDatagrams, out.Settings.Datagrams = true, true
+	case "", mesh.DatagramsNone:
+	default:
+		return fmt.Errorf("workload %s: udp %q is neither mesh nor none", w.UID, w.UDP)
 	}
 	if w.NetworkMode == "HostNetwork" {
 		out.NetworkMode = mesh.NetworkHost
