@@ -59,9 +59,9 @@ func TestTheRootIsReplacedUnderLoadAndNobodyNotices(t *testing.T) {
 		lasts := (3 * rotationLasts).String() // or until they are stopped; how late an answer may be, only its timeout says
 		loaded := time.Now()
 		clients := []*running{
-			sc.Begin(ctx, "client", "load", "--rate", "430", "--keepalive", "--in-flight", "4000", "--timeout", "10s", "--duration", lasts, url("server."+sc.NS, 80)),
-			sc.Begin(ctx, "client", "load", "--rate", "50", "--timeout", "10s", "--duration", lasts, url("server."+sc.NS, 80)),
-			sc.Begin(ctx, "client", "load", "--rate", "20", "--timeout", "10s", "--duration", lasts, url("behind."+sc.NS, 80)),
+			sc.Begin(ctx, "client", "load", "--rate", "430", "--keepalive", "--in-flight", "4000", "--timeout", "20s", "--duration", lasts, url("server."+sc.NS, 80)),
+			sc.Begin(ctx, "client", "load", "--rate", "50", "--timeout", "20s", "--duration", lasts, url("server."+sc.NS, 80)),
+			sc.Begin(ctx, "client", "load", "--rate", "20", "--timeout", "20s", "--duration", lasts, url("behind."+sc.NS, 80)),
 			sc.Begin(ctx, "client", "hold", "--connections", "200", "--every", "5s", "--duration", lasts, address(hosts[0], tcpPort)),
 		}
 		if err := sc.steady(ctx, clients, 3*time.Second); err != nil {
