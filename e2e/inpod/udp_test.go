@@ -37,6 +37,19 @@ func (p *pod) withDatagrams() *pod {
 	return p
 }
 
+// datagramsOver makes a client and a server on two nodes, between which UDP goes
+// over a transport.
+func (w *world) datagramsOver(transport mesh.Transport) (client, server *pod) {
+	w.t.Helper()
+	client, server = w.newPod(w.nodes[0], "client").withDatagrams(), w.newPod(w.nodes[1], "server").withDatagrams()
+	if transport == mesh.TransportH3 {
+		server.edit(func(w *mesh.Workload) { w.Settings.Transport = transport })
+		server.settle()
+		server.accepts(w.t)
+	}
+	return client, server
+}
+
 // asks sends one datagram from a socket of its own, and gives the answer.
 func (p *pod) asks(t *testing.T, to netip.AddrPort, text string, patience time.Duration) (string, error) {
 	t.Helper()
@@ -59,12 +72,7 @@ func TestDatagramsAreCarriedWithIdentity(t *testing.T) {
 	for _, transport := range []mesh.Transport{mesh.TransportH2, mesh.TransportH3} {
 		t.Run(transport.String(), func(t *testing.T) {
 			w := newWorld(t, "n1", "n2")
-			client, server := w.newPod(w.nodes[0], "client").withDatagrams(), w.newPod(w.nodes[1], "server").withDatagrams()
-			if transport == mesh.TransportH3 {
-				server.edit(func(w *mesh.Workload) { w.Settings.Transport = transport })
-				server.settle()
-				server.accepts(t)
-			}
+			client, server := w.datagramsOver(transport)
 			echoDatagrams(t, server.podNet, 5353)
 			for _, to := range []netip.AddrPort{server.at(5353), server.at6(5353)} {
 				from := client.v4
@@ -234,12 +242,7 @@ func TestNoDatagramIsLostUncounted(t *testing.T) {
 	for _, transport := range []mesh.Transport{mesh.TransportH2, mesh.TransportH3} {
 		t.Run(transport.String(), func(t *testing.T) {
 			w := newWorld(t, "n1", "n2")
-			client, server := w.newPod(w.nodes[0], "client").withDatagrams(), w.newPod(w.nodes[1], "server").withDatagrams()
-			if transport == mesh.TransportH3 {
-				server.edit(func(w *mesh.Workload) { w.Settings.Transport = transport })
-				server.settle()
-				server.accepts(t)
-			}
+			client, server := w.datagramsOver(transport)
 			app, err := linux.ListenDatagrams(t.Context(), server.ns, server.at(5353), linux.ListenOptions{})
 			if err != nil {
 				t.Fatal(err)
